@@ -5,7 +5,7 @@ Shapes: B samples in a batch, L tokens, D width, M modalities.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -48,9 +48,7 @@ class Batch:
         for name in ("present", "lengths"):
             unknown = set(getattr(self, name)) - set(self.inputs)
             if unknown:
-                raise ValueError(
-                    f"{name} names {sorted(unknown)}, but the inputs are {sorted(self.inputs)}"
-                )
+                raise ValueError(f"{name} names {sorted(unknown)}, but the inputs are {sorted(self.inputs)}")
         for key, mask in self.present.items():
             if mask.dtype != torch.bool or mask.dim() != 1:
                 raise ValueError(
@@ -66,7 +64,7 @@ class Batch:
             "lengths": self.lengths,
         }
 
-    def _map(self, function) -> Batch:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         # Built without __init__: slicing and moving keep every invariant, and this runs at every step.
         new = object.__new__(Batch)
         for group, tensors in self._groups().items():
@@ -79,7 +77,9 @@ class Batch:
     def __getitem__(self, index: slice | Tensor) -> Batch:
         """The samples that a slice, an index tensor or a bool mask selects."""
         if isinstance(index, int):
-            raise TypeError("index a Batch by a slice or a tensor, as in batch[3:4]: a sample is a batch of one")
+            raise TypeError(
+                "index a Batch by a slice or a tensor, as in batch[3:4]: a sample is a batch of one"
+            )
         return self._map(lambda tensor: tensor[index])
 
     def to(self, device: torch.device | str) -> Batch:
@@ -166,11 +166,3 @@ def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
 def valid_tokens(lengths: Tensor, size: int) -> Tensor:
     """Bool `[B, size]`, true for the first `lengths[b]` positions of sample b."""
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
-
-
-def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple; they have to be unique and at least one."""
-    names = tuple(names)
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"{kind} need at least one name and no name twice, got {list(names)}")
-    return names

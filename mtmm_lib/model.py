@@ -1,0 +1,258 @@
+r"""The whole mapping: `Model` = heads ∘ sharing ∘ fusion ∘ encoders; and `DecisionFusion`, late fusion.
+
+Shapes: B batch, L tokens, D width, M modalities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mtmm_lib.batch import Batch, Features, pool, row_mask
+from mtmm_lib.fusion import Fusion, ModalityDropout
+from mtmm_lib.sharing import Sharing
+from mtmm_lib.tasks import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """Everything that a forward pass computed, stage by stage.
+
+    Args:
+        predictions: task → what its head returned.
+        features: modality → the encoder's `Features`.
+        fused: the fused `Features`.
+        shared: the cut that balancers use, `[B, L, D]`: the trunk's output under hard sharing,
+            otherwise the fused tokens.
+        task_features: task → `[B, L, D]`, the sharing's output.
+        weights: name → tensor: gates, attention maps, decision weights, for plots.
+        penalties: name → scalar that is added to the loss.
+    """
+
+    predictions: dict[str, Tensor]
+    features: dict[str, Features] = field(default_factory=dict)
+    fused: Features | None = None
+    shared: Tensor | None = None
+    task_features: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    penalties: dict[str, Tensor] = field(default_factory=dict)
+
+
+class _TaskModel(nn.Module):
+    """What `fit` and `evaluate` ask of a model beyond its forward pass."""
+
+    tasks: dict[str, Task]
+
+    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Each task's loss, a scalar; a task without a single label in the batch is left out."""
+        losses = {}
+        for name, task in self.tasks.items():
+            if task.labelled(batch).any():
+                view = task.view(batch)
+                losses[name] = task.loss(output if view is None else self(view), batch)
+        return losses
+
+
+def _inputs(batch: Batch, name: str) -> Tensor:
+    """A modality's input with zeros where it is absent.
+
+    Masking after the encoder would be too late: the gradient of an encoder's weights multiplies a zero
+    with the input, and zero times NaN is NaN.
+    """
+    if name not in batch.inputs:
+        raise KeyError(f"the model reads modality {name!r}, but the batch has {sorted(batch.inputs)}")
+    x = batch.inputs[name]
+    if name not in batch.present:
+        return x
+    return torch.where(row_mask(batch.present[name], x), x, 0)
+
+
+class Model(_TaskModel):
+    r"""One composition of mappings.
+
+    \(z_m = \mathrm{encoder}_m(x_m)\), \(z = \mathrm{fusion}(z_1, \dots, z_M)\), \(h_t = \mathrm{sharing}_t(z)\),
+    \(\hat y_t = \mathrm{head}_t(h_t)\).
+
+    Args:
+        encoders: modality → encoder; a module with an attribute `dim`.
+        fusion: fusion over the encoders' modalities.
+        sharing: sharing over the tasks that read it.
+        tasks: the tasks; each adds its head.
+
+    Raises:
+        ValueError: when the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        fusion: Fusion | ModalityDropout,
+        sharing: Sharing,
+        tasks: Sequence[Task],
+    ) -> None:
+        super().__init__()
+        widths = {name: encoder.dim for name, encoder in encoders.items()}
+        if widths != dict(fusion.dims):
+            raise ValueError(
+                f"the encoders give widths {widths}, but the fusion was built for {dict(fusion.dims)}"
+            )
+        if fusion.dim != sharing.in_dim:
+            raise ValueError(f"the fusion gives width {fusion.dim}, but the sharing reads {sharing.in_dim}")
+        self.tasks = {task.name: task for task in tasks}
+        if not tasks or len(self.tasks) != len(tasks):
+            raise ValueError(
+                f"a model needs at least one task and no name twice, got {[t.name for t in tasks]}"
+            )
+        dims = {**widths, "fused": fusion.dim, "shared": sharing.dim}
+        for task in tasks:
+            unknown = [source for source in task.reads if source not in dims]
+            if unknown:
+                raise ValueError(f"task {task.name!r} reads {unknown}, but there is only {sorted(dims)}")
+            if not task.pooled and not fusion.keeps_tokens and not set(task.reads) <= set(widths):
+                raise ValueError(
+                    f"task {task.name!r} is dense and needs tokens, but "
+                    f"{type(fusion).__name__} pools them away"
+                )
+        readers = {task.name for task in tasks if "shared" in task.reads}
+        if readers != set(sharing.tasks):
+            raise ValueError(
+                f"the sharing was built for tasks {sorted(sharing.tasks)}, but {sorted(readers)} read it"
+            )
+        self.encoders = nn.ModuleDict(encoders)
+        self.fusion = fusion
+        self.sharing = sharing
+        self.heads = nn.ModuleDict({task.name: task.head(dims) for task in tasks})
+
+    def forward(self, batch: Batch) -> Output:
+        features = {
+            name: encoder(_inputs(batch, name), batch.lengths.get(name))
+            for name, encoder in self.encoders.items()
+        }
+        present = {name: mask for name, mask in batch.present.items() if name in features}
+        fused = self.fusion(features, present)
+        shared = self.sharing(fused.features.tokens)
+        predictions = {}
+        for name, task in self.tasks.items():
+            read = [
+                self._read(source, name, task.pooled, features, fused.features, shared)
+                for source in task.reads
+            ]
+            predictions[name] = self.heads[name](read[0] if len(read) == 1 else torch.cat(read, -1))
+        return Output(
+            predictions=predictions,
+            features=features,
+            fused=fused.features,
+            shared=shared.features[self.sharing.tasks[0]]
+            if self.sharing.one_trunk
+            else fused.features.tokens,
+            task_features=shared.features,
+            weights={**fused.weights, **shared.weights},
+            penalties={"sharing": shared.penalty} if isinstance(shared.penalty, Tensor) else {},
+        )
+
+    @staticmethod
+    def _read(source, name, pooled, features, fused, shared) -> Tensor:  # noqa: ANN001
+        if source == "shared":
+            tokens, valid = shared.features[name], fused.valid
+        else:
+            chosen = fused if source == "fused" else features[source]
+            tokens, valid = chosen.tokens, chosen.valid
+        return pool(tokens, valid) if pooled else tokens
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """What more than one task may use: encoders, fusion and the shared part of the sharing."""
+        own = {id(p) for task in self.sharing.tasks for p in self.sharing.task_parameters(task)}
+        parts: Iterator[nn.Parameter] = chain.from_iterable(
+            part.parameters() for part in (self.encoders, self.fusion, self.sharing)
+        )
+        return [p for p in parts if id(p) not in own]
+
+    def task_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of one task alone: its head and its part of the sharing."""
+        if name not in self.tasks:
+            raise KeyError(f"unknown task {name!r}; the model has {sorted(self.tasks)}")
+        own = self.sharing.task_parameters(name) if name in self.sharing.tasks else []
+        return [*own, *self.heads[name].parameters()]
+
+
+class DecisionFusion(_TaskModel):
+    r"""Late fusion: one model per modality, whose predictions are combined.
+
+    `"mean"`: the mean of the probabilities (of the values, in regression). `"product"`: the product of the
+    probabilities, renormalised; for regression that of Gaussians of equal variance, which is the mean.
+    `"learned"`: a mean with one learned weight per task and modality, \(w = \mathrm{softmax}(a_t)\).
+    Absent modalities are left out and the other weights renormalised (Baltrušaitis et al., 2019).
+
+    Args:
+        models: modality → model that reads this modality alone; all with the same tasks.
+        combine: how.
+
+    Shapes: predictions as the models give them; classification gives log-probabilities (for a product up to
+    a constant), which are logits too. Where learned, `weights["decision"]` is `[T, M]`, in order of tasks
+    and modalities.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Model], combine: Literal["mean", "product", "learned"] = "mean"
+    ) -> None:
+        super().__init__()
+        if combine not in ("mean", "product", "learned"):
+            raise ValueError(f"combine is 'mean', 'product' or 'learned', got {combine!r}")
+        if not models:
+            raise ValueError("DecisionFusion needs at least one model, got none")
+        models = dict(sorted(models.items()))
+        self.tasks = next(iter(models.values())).tasks
+        for name, model in models.items():
+            if set(model.encoders) != {name}:
+                raise ValueError(
+                    f"the model for {name!r} has to read it alone, but reads {sorted(model.encoders)}"
+                )
+            if set(model.tasks) != set(self.tasks):
+                raise ValueError(f"the models' tasks differ: {sorted(self.tasks)} and {sorted(model.tasks)}")
+        self.models = nn.ModuleDict(models)
+        self.combine = combine
+        if combine == "learned":
+            self.scores = nn.Parameter(torch.zeros(len(self.tasks), len(models)))
+
+    def forward(self, batch: Batch) -> Output:
+        # Each model sees its modality as present: what it says of zeros is dropped in the combination.
+        outputs = [
+            model(replace(batch, inputs={**batch.inputs, name: _inputs(batch, name)}, present={}))
+            for name, model in self.models.items()
+        ]
+        present = torch.stack([batch.mask(name) for name in self.models])
+        if not torch.compiler.is_compiling() and not present.any(0).all():
+            raise ValueError("some samples have no modality at all; leave them out of the batch")
+        predictions = {}
+        for i, (name, task) in enumerate(self.tasks.items()):
+            log_weights = None
+            if self.combine != "product":
+                scores = (
+                    self.scores[i].unsqueeze(1)
+                    if self.combine == "learned"
+                    else torch.zeros((), device=present.device)
+                )
+                log_weights = torch.where(present, scores, -torch.inf).log_softmax(0)
+            stacked = torch.stack([output.predictions[name] for output in outputs])
+            predictions[name] = task.combine(stacked, present, log_weights)
+        weights = {"decision": self.scores.softmax(1)} if self.combine == "learned" else {}
+        penalties = {
+            f"{modality}/{key}": value
+            for modality, output in zip(self.models, outputs, strict=True)
+            for key, value in output.penalties.items()
+        }
+        features = {name: output.features[name] for name, output in zip(self.models, outputs, strict=True)}
+        return Output(predictions, features=features, weights=weights, penalties=penalties)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The parameters of all models that more than one task may use."""
+        return [p for model in self.models.values() for p in model.shared_parameters()]
+
+    def task_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of one task alone, of all models."""
+        return [p for model in self.models.values() for p in model.task_parameters(name)]

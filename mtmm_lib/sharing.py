@@ -1,0 +1,100 @@
+r"""Sharing: one representation → one feature per task.
+
+Every sharing is built as `Sharing(tasks, in_dim, dim, trunk=None)` and called as
+`sharing(z) -> Shared`; it acts on the last axis of `z` `[B, L, in_dim]`. A `trunk` is any function
+`(in_dim, dim) -> nn.Sequential`, each member of which is a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+Trunk = Callable[[int, int], nn.Sequential]
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What a sharing returns.
+
+    Args:
+        features: task → `[B, L, D]`.
+        weights: name → tensor: gates, stitches or attention, for plots.
+        penalty: a scalar that is added to the loss; 0 where there is none.
+    """
+
+    features: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    penalty: Tensor | float = 0.0
+
+
+def mlp_trunk(in_dim: int, dim: int) -> nn.Sequential:
+    """The default trunk: two stages, each a linear layer and a ReLU."""
+    return nn.Sequential(
+        nn.Sequential(nn.Linear(in_dim, dim), nn.ReLU()),
+        nn.Sequential(nn.Linear(dim, dim), nn.ReLU()),
+    )
+
+
+class Sharing(nn.Module):
+    """Base of all sharings.
+
+    Raises:
+        ValueError: when a task is named twice or none is named.
+    """
+
+    #: True where one output, the same for every task, is all that the tasks see of the input.
+    one_trunk = False
+
+    def __init__(self, tasks: Sequence[str], in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"a sharing needs at least one task and no name twice, got {list(tasks)}")
+        self.in_dim, self.dim = in_dim, dim
+
+    def task_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters that only this task's prediction depends on."""
+        return []
+
+
+class HardSharing(Sharing):
+    r"""Hard parameter sharing: every task reads the same trunk, \(h_t = f_\theta(z)\) (Caruana, 1997).
+
+    Shapes: `[B, L, in_dim]` → `[B, L, dim]`, the same tensor for every task.
+    """
+
+    one_trunk = True
+
+    def __init__(self, tasks: Sequence[str], in_dim: int, dim: int, trunk: Trunk | None = None) -> None:
+        super().__init__(tasks, in_dim, dim)
+        self.trunk = (trunk or mlp_trunk)(in_dim, dim)
+
+    def forward(self, z: Tensor) -> Shared:
+        h = self.trunk(z)
+        return Shared({task: h for task in self.tasks})
+
+
+NamedTask = TypeVar("NamedTask")
+BuiltModel = TypeVar("BuiltModel")
+
+
+def separate(
+    build: Callable[[list[NamedTask]], BuiltModel], tasks: Sequence[NamedTask]
+) -> dict[str, BuiltModel]:
+    """The baseline that shares nothing: one model per task.
+
+    Args:
+        build: makes a model for a list of tasks; it is called once with each task alone.
+        tasks: the tasks.
+
+    Returns:
+        task's name → its own model.
+    """
+    return {task.name: build([task]) for task in tasks}
+
+
+ALL: dict[str, type[Sharing]] = {"HardSharing": HardSharing}
