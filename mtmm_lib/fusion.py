@@ -184,7 +184,8 @@ class ModalityDropout(nn.Module):
         check_presence(self.dims, features, present)
         some = next(iter(features.values())).tokens
         draw = torch.rand(len(some), len(self.dims), device=some.device)
-        here = torch.stack([(present or {}).get(m, draw[:, 0] >= 0) for m in self.dims], 1)
+        everyone = torch.ones(len(some), dtype=torch.bool, device=some.device)
+        here = torch.stack([(present or {}).get(name, everyone) for name in self.dims], 1)
         # The largest draw among the present modalities survives: it is at least p whenever any is.
         best = torch.where(here, draw, -1.0).argmax(1, keepdim=True)
         kept = here & ((draw >= self.p) | (torch.arange(len(self.dims), device=draw.device) == best))

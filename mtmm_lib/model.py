@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Batch, Features, pool, row_mask
+from mtmm_lib.batch import Batch, Features, row_mask
 from mtmm_lib.fusion import Fusion, ModalityDropout
 from mtmm_lib.sharing import Sharing
 from mtmm_lib.tasks import Task
@@ -75,8 +75,8 @@ def _inputs(batch: Batch, name: str) -> Tensor:
 class Model(_TaskModel):
     r"""One composition of mappings.
 
-    \(z_m = \mathrm{encoder}_m(x_m)\), \(z = \mathrm{fusion}(z_1, \dots, z_M)\), \(h_t = \mathrm{sharing}_t(z)\),
-    \(\hat y_t = \mathrm{head}_t(h_t)\).
+    \(z_m = \mathrm{encoder}_m(x_m)\), \(z = \mathrm{fusion}(z_1, \dots, z_M)\),
+    \(h_t = \mathrm{sharing}_t(z)\), \(\hat y_t = \mathrm{head}_t(h_t)\).
 
     Args:
         encoders: modality → encoder; a module with an attribute `dim`.
@@ -138,10 +138,10 @@ class Model(_TaskModel):
         shared = self.sharing(fused.features.tokens)
         predictions = {}
         for name, task in self.tasks.items():
-            read = [
-                self._read(source, name, task.pooled, features, fused.features, shared)
-                for source in task.reads
-            ]
+            sources = {**features, "fused": fused.features}
+            if name in shared.features:
+                sources["shared"] = Features(shared.features[name], fused.features.valid)
+            read = [sources[key].pooled if task.pooled else sources[key].tokens for key in task.reads]
             predictions[name] = self.heads[name](read[0] if len(read) == 1 else torch.cat(read, -1))
         return Output(
             predictions=predictions,
@@ -154,15 +154,6 @@ class Model(_TaskModel):
             weights={**fused.weights, **shared.weights},
             penalties={"sharing": shared.penalty} if isinstance(shared.penalty, Tensor) else {},
         )
-
-    @staticmethod
-    def _read(source, name, pooled, features, fused, shared) -> Tensor:  # noqa: ANN001
-        if source == "shared":
-            tokens, valid = shared.features[name], fused.valid
-        else:
-            chosen = fused if source == "fused" else features[source]
-            tokens, valid = chosen.tokens, chosen.valid
-        return pool(tokens, valid) if pooled else tokens
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """What more than one task may use: encoders, fusion and the shared part of the sharing."""

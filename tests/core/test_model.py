@@ -1,0 +1,312 @@
+import pytest
+import torch
+from torch import nn
+
+from mtmm_lib.batch import Batch
+from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
+from mtmm_lib.fusion import ALL, ConcatFusion, ModalityDropout, SumFusion
+from mtmm_lib.model import DecisionFusion, Model
+from mtmm_lib.sharing import HardSharing, separate
+from mtmm_lib.tasks import Classification, Regression, Task
+
+NAN = torch.nan
+
+
+def tasks() -> list[Task]:
+    return [Classification("digit", 10), Regression("ink")]
+
+
+def encoders() -> dict[str, nn.Module]:
+    return {
+        "conv": ConvEncoder(1, 6),
+        "mlp": MLPEncoder(5, 7),
+        "patch": PatchEncoder((1, 8, 8), 4, 8),
+        "sequence": SequenceEncoder(3, 4),
+    }
+
+
+def build(some_tasks: list[Task], fusion=ConcatFusion, dropout: float = 0.0) -> Model:
+    parts = encoders()
+    joined = fusion({name: encoder.dim for name, encoder in parts.items()}, 9)
+    if dropout:
+        joined = ModalityDropout(joined, dropout)
+    return Model(parts, joined, HardSharing([task.name for task in some_tasks], 9, 11), some_tasks)
+
+
+def data(n: int = 8) -> Batch:
+    return Batch(
+        {
+            "conv": torch.randn(n, 1, 8, 8),
+            "mlp": torch.randn(n, 5),
+            "patch": torch.randn(n, 1, 8, 8),
+            "sequence": torch.randn(n, 6, 3),
+        },
+        {"digit": torch.randint(0, 10, (n,)), "ink": torch.randn(n)},
+        lengths={"sequence": torch.randint(1, 7, (n,))},
+    )
+
+
+def spoil(batch: Batch, share: float = 0.4) -> tuple[Batch, Batch]:
+    """The batch with some modalities and targets absent, those places zero in one copy, NaN in the other."""
+    present = {name: torch.rand(len(batch)) > share for name in batch.inputs}
+    present["mlp"] |= ~torch.stack(list(present.values())).any(0)
+    versions = []
+    for filler in (0.0, NAN):
+        inputs = {name: x.clone() for name, x in batch.inputs.items()}
+        for name, mask in present.items():
+            inputs[name][~mask] = filler
+        versions.append(Batch(inputs, batch.targets, present, batch.lengths))
+    return versions[0], versions[1]
+
+
+@pytest.mark.parametrize("fusion", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_absent_inputs_filled_with_nan_leak_nowhere(fusion, dropout):
+    model = build(tasks(), fusion, dropout)
+    results = []
+    for batch in spoil(data()):
+        model.zero_grad()
+        torch.manual_seed(1)
+        output = model(batch)
+        losses = model.losses(output, batch)
+        sum(losses.values()).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        assert all(g.isfinite().all() for g in gradients.values())
+        results.append((output.predictions, losses, gradients))
+    for zeros, nans in zip(*results, strict=True):
+        assert zeros.keys() == nans.keys()
+        assert all(torch.equal(zeros[key], nans[key]) for key in zeros)
+
+
+def test_missing_targets_give_no_loss_and_no_gradient():
+    model, batch = build(tasks(), SumFusion), data()
+    digit, ink = batch.targets["digit"].clone(), batch.targets["ink"].clone()
+    digit[3:], ink[:5] = -1, NAN
+    missing = Batch(batch.inputs, {"digit": digit, "ink": ink}, lengths=batch.lengths)
+    losses = model.losses(model(missing), missing)
+    sum(losses.values()).backward()
+    got = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    expected = {
+        "digit": model.losses(model(batch[:3]), batch[:3])["digit"],
+        "ink": model.losses(model(batch[5:]), batch[5:])["ink"],
+    }
+    sum(expected.values()).backward()
+    for name in losses:
+        torch.testing.assert_close(losses[name], expected[name])
+    for name, parameter in model.named_parameters():
+        assert got[name].isfinite().all()
+        torch.testing.assert_close(got[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_task_without_any_label_is_left_out():
+    model, batch = build(tasks()), data()
+    none = Batch(batch.inputs, {**batch.targets, "ink": torch.full((8,), NAN)}, lengths=batch.lengths)
+    output = model(none)
+    assert set(model.losses(output, none)) == {"digit"}
+    assert model.tasks["ink"].loss(output, none) == 0 and model.tasks["ink"].metric(output, none).isnan()
+
+
+def test_regression_takes_a_column_and_a_vector_alike():
+    task, prediction = Regression("y"), torch.randn(5, 1)
+    target = torch.randn(5)
+    model_output = type("O", (), {"predictions": {"y": prediction}})
+    losses = [task.loss(model_output, Batch({}, {"y": y})) for y in (target, target.unsqueeze(1))]
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(losses[0], ((prediction[:, 0] - target) ** 2).mean())
+    with pytest.raises(ValueError, match=r"\[B\] or \[B, 1\]"):
+        task.loss(model_output, Batch({}, {"y": torch.randn(5, 2)}))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_losses_are_the_textbook_ones_at_any_scale(scale):
+    logits, target = scale * torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, -1, 0])
+    output = type("O", (), {"predictions": {"c": logits, "r": logits}})
+    batch = Batch({}, {"c": target, "r": scale * torch.ones(6, 4, dtype=torch.float64)})
+    by_hand = [-(row[y] - row.logsumexp(0)) for row, y in zip(logits, target, strict=True) if y >= 0]
+    torch.testing.assert_close(Classification("c", 4).loss(output, batch), torch.stack(by_hand).mean())
+    squares = (logits - scale).square().mean()
+    torch.testing.assert_close(Regression("r", 4).loss(output, batch), squares)
+    torch.testing.assert_close(
+        Regression("r", 4).metric(output, batch).double(), squares.sqrt(), rtol=1e-5, atol=0
+    )
+    right = (logits[:4].argmax(1) == target[:4]).double().sum() + (logits[5].argmax() == 0)
+    assert Classification("c", 4).metric(output, batch).item() == pytest.approx(right.item() / 5)
+
+
+def test_one_task_one_modality_one_sample():
+    model = Model(
+        {"a": MLPEncoder(3, 4)}, SumFusion({"a": 4}, 4), HardSharing(["y"], 4, 4), [Regression("y")]
+    )
+    batch = Batch({"a": torch.randn(1, 3)}, {"y": torch.tensor([2.0])})
+    output = model(batch)
+    model.losses(output, batch)["y"].backward()
+    assert output.predictions["y"].shape == (1, 1)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_stages_of_the_output_and_the_split_of_the_parameters():
+    model, batch = build(tasks()), data()
+    output = model(batch)
+    assert output.shared is output.task_features["digit"] is output.task_features["ink"]
+    assert set(output.features) == set(batch.inputs)
+    shared = {id(p) for p in model.shared_parameters()}
+    own = {name: {id(p) for p in model.task_parameters(name)} for name in model.tasks}
+    assert not own["digit"] & own["ink"] and not shared & (own["digit"] | own["ink"])
+    assert shared | own["digit"] | own["ink"] == {id(p) for p in model.parameters()}
+    # A task's loss reaches the shared parameters and its own head, no other head.
+    model.losses(output, batch)["digit"].backward()
+    assert all(p.grad is None for p in model.task_parameters("ink"))
+    assert all(p.grad is not None for p in model.task_parameters("digit"))
+    with pytest.raises(KeyError, match="unknown task 'size'"):
+        model.task_parameters("size")
+
+
+def test_what_a_task_may_read():
+    parts = {"a": MLPEncoder(3, 4), "b": SequenceEncoder(2, 4)}
+    readers = [
+        Classification("own", 2),
+        Classification("fused", 2, reads="fused"),
+        Classification("both", 2, reads=("a", "b")),
+    ]
+    model = Model(parts, SumFusion({"a": 4, "b": 4}, 5), HardSharing(["own"], 5, 6), readers)
+    assert [model.heads[name].in_features for name in ("own", "fused", "both")] == [6, 5, 8]
+    output = model(Batch({"a": torch.randn(2, 3), "b": torch.randn(2, 7, 2)}))
+    expected = model.heads["both"](torch.cat([output.features["a"].pooled, output.features["b"].pooled], 1))
+    torch.testing.assert_close(output.predictions["both"], expected)
+
+
+def test_a_view_has_its_own_pass():
+    class Masked(Regression):
+        def view(self, batch):
+            return Batch({name: torch.zeros_like(x) for name, x in batch.inputs.items()}, batch.targets)
+
+    some = [Regression("plain"), Masked("masked")]
+    model = Model(
+        {"a": MLPEncoder(3, 4)}, SumFusion({"a": 4}, 4), HardSharing(["plain", "masked"], 4, 4), some
+    )
+    batch = Batch({"a": torch.randn(5, 3)}, {"plain": torch.randn(5), "masked": torch.randn(5)})
+    losses = model.losses(model(batch), batch)
+    blank = Batch({"a": torch.zeros(5, 3)}, batch.targets)
+    torch.testing.assert_close(losses["masked"], some[1].loss(model(blank), batch))
+    torch.testing.assert_close(losses["plain"], some[0].loss(model(batch), batch))
+
+
+def test_parts_that_do_not_fit_are_refused():
+    parts, fusion = {"a": MLPEncoder(3, 4)}, SumFusion({"a": 4}, 5)
+    sharing, task = HardSharing(["y"], 5, 6), Regression("y")
+    with pytest.raises(ValueError, match="the encoders give widths"):
+        Model(parts, SumFusion({"a": 3}, 5), sharing, [task])
+    with pytest.raises(ValueError, match="the fusion gives width 5"):
+        Model(parts, fusion, HardSharing(["y"], 4, 6), [task])
+    with pytest.raises(ValueError, match="no name twice"):
+        Model(parts, fusion, sharing, [task, task])
+    with pytest.raises(ValueError, match=r"built for tasks \['y'\]"):
+        Model(parts, fusion, sharing, [Regression("z")])
+    with pytest.raises(ValueError, match=r"reads \['b'\]"):
+        Model(parts, fusion, sharing, [Regression("y", reads="b")])
+    with pytest.raises(KeyError, match="reads modality 'a'"):
+        Model(parts, fusion, sharing, [task])(Batch({"b": torch.zeros(1, 3)}))
+    with pytest.raises(KeyError, match="finds no target"):
+        task.labelled(Batch({"a": torch.zeros(1, 3)}))
+    with pytest.raises(ValueError, match="no name twice"):
+        HardSharing(["y", "y"], 5, 6)
+    dense = Regression("y")
+    dense.pooled = False
+    with pytest.raises(ValueError, match="dense and needs tokens"):
+        Model(parts, fusion, sharing, [dense])
+
+
+def test_separate_gives_each_task_a_model_of_its_own():
+    models = separate(build, tasks())
+    assert {name: list(model.tasks) for name, model in models.items()} == {"digit": ["digit"], "ink": ["ink"]}
+    seen = [id(p) for model in models.values() for p in model.parameters()]
+    assert len(seen) == len(set(seen))
+
+
+def test_shared_trunk_may_be_any_sequential():
+    def deep(in_dim: int, dim: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(in_dim, 3), nn.Tanh(), nn.Linear(3, dim))
+
+    sharing = HardSharing(["a", "b"], 4, 5, trunk=deep)
+    z = torch.randn(2, 7, 4)
+    shared = sharing(z)
+    assert shared.penalty == 0 and shared.features["a"] is shared.features["b"]
+    torch.testing.assert_close(shared.features["a"], sharing.trunk(z))
+
+
+def test_state_survives_save_and_load(tmp_path):
+    model, batch = build(tasks()), data()
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    again = build(tasks())
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for name, prediction in model(batch).predictions.items():
+        assert torch.equal(again(batch).predictions[name], prediction)
+
+
+# Decision fusion
+
+
+def late(combine: str) -> DecisionFusion:
+    def one(name: str, width: int) -> Model:
+        encoder = {name: MLPEncoder(width, 4)}
+        return Model(
+            encoder,
+            SumFusion({name: 4}, 4),
+            HardSharing(["c", "r"], 4, 4),
+            [Classification("c", 3), Regression("r")],
+        )
+
+    return DecisionFusion({"b": one("b", 2), "a": one("a", 3)}, combine)
+
+
+def late_batch(n: int = 6) -> Batch:
+    return Batch(
+        {"a": torch.randn(n, 3), "b": torch.randn(n, 2)},
+        {"c": torch.randint(0, 3, (n,)), "r": torch.randn(n)},
+    )
+
+
+@pytest.mark.parametrize("combine", ["mean", "product", "learned"])
+def test_decisions_are_combined_as_defined(combine):
+    model, batch = late(combine), late_batch()
+    if combine == "learned":
+        nn.init.normal_(model.scores)
+    output = model(batch)
+    single = [model.models[name](Batch({name: batch.inputs[name]})).predictions for name in ("a", "b")]
+    p = torch.stack([s["c"].softmax(1) for s in single])
+    weights = model.scores.softmax(1) if combine == "learned" else torch.full((2, 2), 0.5)
+    expected = p.prod(0) / p.prod(0).sum(1, keepdim=True)
+    if combine != "product":
+        expected = (weights[0][:, None, None] * p).sum(0)
+    torch.testing.assert_close(output.predictions["c"].softmax(1), expected)
+    r = torch.stack([s["r"] for s in single])
+    torch.testing.assert_close(output.predictions["r"], (weights[1][:, None, None] * r).sum(0))
+    sum(model.losses(output, batch).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("combine", ["mean", "product", "learned"])
+def test_a_modality_that_is_absent_has_no_say(combine):
+    model, batch = late(combine), late_batch()
+    batch.inputs["b"][2:] = NAN
+    present = {"b": torch.arange(6) < 2}
+    output = model(Batch(batch.inputs, batch.targets, present))
+    alone = model.models["a"](Batch({"a": batch.inputs["a"]})).predictions
+    torch.testing.assert_close(output.predictions["c"][2:].softmax(1), alone["c"][2:].softmax(1))
+    torch.testing.assert_close(output.predictions["r"][2:], alone["r"][2:])
+    sum(model.losses(output, batch).values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    with pytest.raises(ValueError, match="no modality at all"):
+        model(batch.without("a", "b"))
+
+
+def test_decision_fusion_refuses_what_does_not_fit():
+    model = late("mean").models["a"]
+    with pytest.raises(ValueError, match="read it alone"):
+        DecisionFusion({"b": model})
+    with pytest.raises(ValueError, match="combine is"):
+        DecisionFusion({"a": model}, "max")
+    with pytest.raises(ValueError, match="at least one model"):
+        DecisionFusion({})
