@@ -1,0 +1,32 @@
+"""What a notebook needs around the code: `start, explore, claim, check, quiz, source, footer` and plots."""
+
+from mtmm_lib.lesson.claims import ClaimError, claim
+from mtmm_lib.lesson.code import source
+from mtmm_lib.lesson.exercises import check
+from mtmm_lib.lesson.explorer import explore
+from mtmm_lib.lesson.page import records
+from mtmm_lib.lesson.plots import COLOURS, figure
+from mtmm_lib.lesson.questions import quiz
+from mtmm_lib.lesson.session import footer, seed, seeds, start
+from mtmm_lib.results import Bound, Gain, at_least, at_most, between
+
+__all__ = [
+    "Bound",
+    "COLOURS",
+    "ClaimError",
+    "Gain",
+    "at_least",
+    "at_most",
+    "between",
+    "check",
+    "claim",
+    "explore",
+    "figure",
+    "footer",
+    "quiz",
+    "records",
+    "seed",
+    "seeds",
+    "source",
+    "start",
+]

@@ -1,0 +1,65 @@
+"""How a lesson shows things: HTML that reads well on light and dark pages, with plain text and data beside it.
+
+The data (a claim, the figures of a footer) travels in the output's metadata under the key "mtmm": every front end
+leaves it alone, and `records` reads it from an executed notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+KEY = "mtmm"
+
+# Each output carries its own few rules: a notebook's cells may be cleared, moved or shown alone. The dark values
+# apply where the site, JupyterLab, VS Code or Colab say that they are dark.
+_LIGHT = """--mtmm-ink:#1b2733;--mtmm-soft:#55636f;--mtmm-line:#b9c4cd;--mtmm-paper:#f5f7f9;--mtmm-accent:#b34a00;
+--mtmm-glow:#fbe6d6;--mtmm-good:#00724f;--mtmm-bad:#b3261e;--mtmm-open:#6a5200;--mtmm-blue:#00629b;--mtmm-green:#00724f;
+--mtmm-purple:#8f3f74"""
+_DARK = """--mtmm-ink:#e9eef2;--mtmm-soft:#a9b5bf;--mtmm-line:#4d5a66;--mtmm-paper:#1d252d;--mtmm-accent:#ffa55c;
+--mtmm-glow:#4a2f1a;--mtmm-good:#4fd1a5;--mtmm-bad:#ff8a80;--mtmm-open:#e6c34a;--mtmm-blue:#6bbcf2;--mtmm-green:#4fd1a5;
+--mtmm-purple:#e79bc8"""
+_STYLE = f"""<style>
+.mtmm{{{_LIGHT};color:var(--mtmm-ink);font-size:.95rem;line-height:1.5;margin:.6rem 0;max-width:100%}}
+html[data-theme="dark"] .mtmm,body[data-jp-theme-light="false"] .mtmm,body.vscode-dark .mtmm,html[theme="dark"] .mtmm
+{{{_DARK}}}
+.mtmm *{{box-sizing:border-box}}
+.mtmm p{{margin:.15rem 0;color:inherit}}
+.mtmm-box{{background:var(--mtmm-paper);border:1px solid var(--mtmm-line);border-left:.3rem solid var(--mtmm-tone);
+border-radius:.4rem;padding:.6rem .9rem;overflow-wrap:anywhere}}
+.mtmm-box .mtmm-head{{color:var(--mtmm-tone);font-weight:600}}
+.mtmm-soft{{color:var(--mtmm-soft);font-size:.85rem}}
+</style>"""
+
+
+class _Shown:
+    def __init__(self, html: str, plain: str, record: dict[str, Any] | None):
+        self.html, self.plain, self.record = html, plain, record
+
+    def __repr__(self) -> str:
+        return self.plain
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        metadata = {KEY: self.record} if self.record else {}
+        return {"text/html": self.html, "text/plain": self.plain}, metadata
+
+
+def show(html: str, plain: str, record: dict[str, Any] | None = None, classes: str = "") -> None:
+    """Show HTML in a notebook, and the plain text where there is no notebook. `html` must be escaped already."""
+    from IPython.display import display
+
+    display(_Shown(f'{_STYLE}<div class="mtmm {classes}">{html}</div>', plain, record))
+
+
+def records(notebook: dict[str, Any], kind: str | None = None) -> Iterator[dict[str, Any]]:
+    """The data in an executed notebook's outputs, in order.
+
+    Args:
+        notebook: as `nbformat.read` or `json.load` returns it.
+        kind: "claim", "footer" or "start"; `None`: all.
+    """
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            record = output.get("metadata", {}).get(KEY)
+            if record and kind in (None, record["kind"]):
+                yield dict(record)

@@ -1,0 +1,98 @@
+"""What opens and closes a lesson: seeds, plot style, the chapter's strip, the footer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import time
+from html import escape
+from importlib.metadata import version
+
+import torch
+
+from mtmm_lib.lesson import page, strip
+
+SEEDS_PER_BOOK = 1000
+
+_state = {"chapter": "", "since": time.perf_counter()}
+
+
+def book_seed() -> int:
+    """The environment variable `MTMM_SEED`, 0 when it is not set.
+
+    Raises:
+        ValueError: when it is not a whole number from 0 on.
+    """
+    text = os.environ.get("MTMM_SEED", "0")
+    if not text.isdecimal():
+        raise ValueError(f"MTMM_SEED must be a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def seed(k: int = 0) -> int:
+    """The book's k-th seed, `k + 1000 · MTMM_SEED`: two values of `MTMM_SEED` never share a seed.
+
+    Raises:
+        ValueError: when k is not in 0 … 999.
+    """
+    if not 0 <= k < SEEDS_PER_BOOK:
+        raise ValueError(f"a lesson has the seeds 0 to {SEEDS_PER_BOOK - 1}, got {k}")
+    return k + SEEDS_PER_BOOK * book_seed()
+
+
+def seeds(n: int, first: int = 0) -> list[int]:
+    """n seeds for repeated experiments: `seed(first), …, seed(first + n − 1)`."""
+    return [seed(k) for k in range(first, first + n)]
+
+
+def chapter() -> str:
+    """The chapter that `start` opened; empty before."""
+    return _state["chapter"]
+
+
+def start(chapter: str) -> None:
+    """Open a lesson: seed Python, NumPy and PyTorch, set the plot style, start the clock, show the strip.
+
+    Args:
+        chapter: its number as in "01".
+
+    Raises:
+        ValueError: when there is no such chapter.
+    """
+    import numpy
+
+    from mtmm_lib.lesson import plots
+
+    drawing = strip.svg(chapter)
+    _state.update(chapter=chapter, since=time.perf_counter())
+    random.seed(seed())
+    numpy.random.seed(seed())
+    torch.manual_seed(seed())
+    plots.style()
+    page.show(drawing, strip.alt(chapter), {"kind": "start", "chapter": chapter}, "mtmm-strip")
+
+
+def footer() -> None:
+    """Close a lesson: versions, seconds since `start`, device, threads and seed."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    record = {
+        "kind": "footer",
+        "chapter": chapter(),
+        "versions": {
+            "Python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": version("numpy"),
+            "mtmm_lib": version("mtmm-lib"),
+        },
+        "seconds": round(time.perf_counter() - _state["since"], 1),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "seed": book_seed(),
+    }
+    threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}"
+    text = " · ".join(
+        [f"{name} {value}" for name, value in record["versions"].items()]
+        + [f"{record['seconds']} s", f"{device}, {threads}", f"MTMM_SEED {record['seed']}"]
+    )
+    page.show(f'<p class="mtmm-soft">{escape(text)}</p>', text, record)

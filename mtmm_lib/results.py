@@ -1,0 +1,185 @@
+r"""Measured results that say what they claim: a paired `Gain`, or a number with the `Bound` it must keep.
+
+Both are what a lesson's `claim` accepts. Each knows its relation, whether it `holds`, and its own text, so that a
+number never stands in a claim without the rule that judges it. The rule for everything measured over seeds is two
+standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+STANDARD_ERRORS = 2.0
+
+Relation = Literal["above", "below", "within", "undecided"]
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """A number with three significant digits, thousands separated, and a true minus sign."""
+    size = abs(value)
+    if not math.isfinite(size) or size >= 1e7 or 0 < size < 1e-4:
+        text = f"{value:+.3g}" if sign else f"{value:.3g}"
+    else:
+        digits = max(0, 2 - math.floor(math.log10(size))) if size else 0
+        text = f"{round(value, digits):{'+' if sign else ''},.{digits}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    return text.replace("-", "−").replace("inf", "∞")
+
+
+def _join(value: str, unit: str) -> str:
+    return f"{value} {unit}" if unit and unit != "%" else value + unit
+
+
+@dataclass(frozen=True)
+class Gain:
+    r"""The mean of n paired differences with its standard error, and what it is claimed to be.
+
+    With $d_i = a_i - b_i$ for the i-th seed: mean $\bar d$ and standard error $s_d/\sqrt n$. As it comes it claims
+    to be above zero; `above`, `below`, `within` and `undecided` return the same measurement with another claim.
+
+    Args:
+        mean: the mean difference, in `unit`.
+        se: its standard error, in `unit`.
+        n: the number of pairs, at least 2.
+        unit: as in "points" or "%".
+        relation, bound: the claim; set by the methods.
+
+    Raises:
+        ValueError: when a number is not finite, `se` is negative or n is below 2.
+    """
+
+    mean: float
+    se: float
+    n: int
+    unit: str = ""
+    relation: Relation = "above"
+    bound: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "se", "bound"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not all(map(math.isfinite, (self.mean, self.se, self.bound))) or self.se < 0:
+            raise ValueError(
+                f"a Gain needs a finite mean and a standard error ≥ 0, got {self.mean} and {self.se}"
+            )
+        if self.n < 2:
+            raise ValueError(f"a Gain needs at least 2 pairs to have a standard error, got n={self.n}")
+        if self.relation in ("within", "undecided") and self.bound < 0:
+            raise ValueError(f"a margin has to be ≥ 0, got {self.bound}")
+
+    @classmethod
+    def of(cls, differences: Iterable[float], unit: str = "") -> Gain:
+        """From paired differences, one per seed: an array, a tensor or a list of n numbers."""
+        values = [float(value) for value in differences]
+        n = len(values)
+        if n < 2:
+            raise ValueError(f"Gain.of needs at least 2 paired differences, got {n}")
+        mean = math.fsum(values) / n
+        variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+        return cls(mean, math.sqrt(variance / n), n, unit)
+
+    def above(self, bound: float = 0.0) -> Gain:
+        """Claimed to exceed `bound` by two standard errors."""
+        return replace(self, relation="above", bound=bound)
+
+    def below(self, bound: float = 0.0) -> Gain:
+        """Claimed to fall short of `bound` by two standard errors."""
+        return replace(self, relation="below", bound=bound)
+
+    def within(self, margin: float) -> Gain:
+        """Claimed to be equivalent to zero: mean ± two standard errors lies inside ± `margin`."""
+        return replace(self, relation="within", bound=margin)
+
+    def undecided(self, margin: float = 0.0) -> Gain:
+        """Claimed to be open: not beyond `margin` by two standard errors in either direction."""
+        return replace(self, relation="undecided", bound=margin)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measurement bears the claim out."""
+        reach = STANDARD_ERRORS * self.se
+        if self.relation == "above":
+            return self.mean - self.bound > reach
+        if self.relation == "below":
+            return self.bound - self.mean > reach
+        if self.relation == "within":
+            return abs(self.mean) + reach < self.bound
+        return abs(self.mean) - reach <= self.bound
+
+    @property
+    def text(self) -> str:
+        """As in "+5.03 ± 0.41 points (10 pairs): above 0 by 12.3 standard errors"."""
+        measured = _join(f"{number(self.mean, sign=True)} ± {number(self.se)}", self.unit)
+        margin = _join(f"±{number(self.bound)}", self.unit)
+        if self.relation in ("above", "below"):
+            gap = (self.mean - self.bound) * (1 if self.relation == "above" else -1)
+            bound = _join(number(self.bound), self.unit) if self.bound else "0"
+            size = (
+                f"by {number(gap / self.se)} standard errors" if self.se else f"by {number(gap)}, no spread"
+            )
+            rule = f"{self.relation} {bound} {size}" if gap > 0 else f"not {self.relation} {bound}"
+        elif self.relation == "within":
+            rule = f"{'' if self.holds else 'not '}within {margin} by two standard errors"
+        else:
+            open_ = f"no difference beyond {margin}" if self.bound else "no difference"
+            rule = f"{open_} shown either way" if self.holds else f"beyond {margin} by two standard errors"
+        return f"{measured} ({self.n} pairs): {rule}"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A computed number with the interval it must keep, ends included. Made by `at_least`, `at_most`, `between`.
+
+    Raises:
+        ValueError: when the value is NaN, no finite end is given, or the ends are crossed.
+    """
+
+    value: float
+    low: float = -math.inf
+    high: float = math.inf
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("value", "low", "high"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if math.isnan(self.value) or not self.low <= self.high:
+            raise ValueError(
+                f"a Bound needs a number and low ≤ high, got {self.value} in [{self.low}, {self.high}]"
+            )
+        if math.isinf(self.low) and math.isinf(self.high):
+            raise ValueError("a Bound needs a finite low or high: without one it could not fail")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value lies in the interval."""
+        return self.low <= self.value <= self.high
+
+    @property
+    def text(self) -> str:
+        """As in "0.12 s: at most 0.5 s"."""
+        low, high = (_join(number(end), self.unit) for end in (self.low, self.high))
+        if math.isinf(self.high):
+            rule = f"at least {low}"
+        elif math.isinf(self.low):
+            rule = f"at most {high}"
+        else:
+            rule = f"between {low} and {high}"
+        return f"{_join(number(self.value), self.unit)}: {'' if self.holds else 'not '}{rule}"
+
+
+def at_least(value: float, bound: float, unit: str = "") -> Bound:
+    """The value is claimed to be `bound` or more."""
+    return Bound(value, low=bound, unit=unit)
+
+
+def at_most(value: float, bound: float, unit: str = "") -> Bound:
+    """The value is claimed to be `bound` or less."""
+    return Bound(value, high=bound, unit=unit)
+
+
+def between(value: float, low: float, high: float, unit: str = "") -> Bound:
+    """The value is claimed to lie in [`low`, `high`]."""
+    return Bound(value, low, high, unit)
