@@ -1,0 +1,5 @@
+"""Balancers: each turns the tasks' losses into one update of the parameters."""
+
+from mtmm_lib.balancing.losses import LOSS_BALANCERS, Balancer, StaticWeights
+
+__all__ = ["LOSS_BALANCERS", "Balancer", "StaticWeights"]
