@@ -150,7 +150,7 @@ def fit(
             model.to(place.device)
             train, valid = _ready(train, "train", place), _ready(valid, "valid", place)
             if valid is not None:
-                _check_selection(model, valid)
+                check_selection(model, valid)
             place.same_everywhere(model)
             if optimizer is None:
                 optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
@@ -249,8 +249,7 @@ class _Run:
                     part, own = self.place.part(batch)
                     yield part.to(self.place.device), own
             return
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
-        order = torch.randperm(len(self.train), generator=generator).to(self.place.device)
+        order = permutation(len(self.train), self.seed, epoch).to(self.place.device)
         for chosen in order.split(self.batch_size):
             part, own = self.place.part(chosen)
             yield self.train[part], own
@@ -565,7 +564,7 @@ def _measure(
     predictions: list[dict[str, Tensor]] = []
     seen: list[Batch] = []
     with torch.no_grad():
-        for batch in _chunks(data):
+        for batch in chunks(data):
             batch = batch.to(device)
             output = model(batch)
             for name, loss in model.losses(output, batch).items():
@@ -582,7 +581,8 @@ def _measure(
     return {name: float(sums[name] / counts[name]) for name in sums}, metrics
 
 
-def _chunks(data: Batch | Iterable[Batch]) -> Iterator[Batch]:
+def chunks(data: Batch | Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of a size that one forward pass takes at once."""
     if isinstance(data, Batch):
         for start in range(0, len(data), CHUNK):
             yield data[start : start + CHUNK]
@@ -604,9 +604,10 @@ def _ready(data: Any, name: str, place: _Place) -> Any:
     return data
 
 
-def _check_selection(model: nn.Module, valid: Batch | Iterable[Batch]) -> None:
+def check_selection(model: nn.Module, valid: Batch | Iterable[Batch]) -> None:
+    """Raises `ValueError` when there are supervised tasks but `valid` has a label of none of them."""
     tasks = [task for task in model.tasks.values() if task.supervised]
-    if tasks and not any(task.labelled(batch).any() for batch in _chunks(valid) for task in tasks):
+    if tasks and not any(task.labelled(batch).any() for batch in chunks(valid) for task in tasks):
         raise ValueError(
             f"valid has no label for any of the supervised tasks {[t.name for t in tasks]}, so that no epoch "
             "can be chosen by it; leave valid out"
@@ -622,6 +623,11 @@ def _modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def permutation(size: int, seed: int, epoch: int) -> Tensor:
+    """The order, int `[size]`, in which an epoch of a run with this seed visits its samples."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(derive_seed(seed, epoch)))
 
 
 def derive_seed(*key: int) -> int:

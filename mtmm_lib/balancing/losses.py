@@ -5,7 +5,7 @@ Every balancer, of losses or of gradients, is used through the `Balancer` protoc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class StaticWeights:
         weights: task → weight; one for a task left out, and for all of them by default.
 
     Raises:
-        ValueError: from `backward`, when `weights` names a task that the model does not have.
+        ValueError: in training, when `weights` names a task that the model does not have.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
@@ -61,17 +61,22 @@ class StaticWeights:
     def __repr__(self) -> str:
         return f"StaticWeights({self.weights})"
 
-    def backward(self, losses: dict[str, Tensor], output: Output, model: nn.Module) -> dict[str, float]:
-        if not self.weights.keys() <= model.tasks.keys():
+    def of(self, tasks: Iterable[str]) -> dict[str, float]:
+        """Task → weight, for all the given tasks; raises `ValueError` when a weight is for none of them."""
+        tasks = list(tasks)
+        if not self.weights.keys() <= set(tasks):
             raise ValueError(
-                f"StaticWeights has weights for {sorted(self.weights.keys() - model.tasks.keys())}, "
-                f"but the model's tasks are {sorted(model.tasks)}"
+                f"StaticWeights has weights for {sorted(self.weights.keys() - set(tasks))}, "
+                f"but the model's tasks are {sorted(tasks)}"
             )
-        weights = {name: self.weights.get(name, 1.0) for name in losses}
+        return {name: self.weights.get(name, 1.0) for name in tasks}
+
+    def backward(self, losses: dict[str, Tensor], output: Output, model: nn.Module) -> dict[str, float]:
+        weights = self.of(model.tasks)
         terms = [loss if weights[name] == 1.0 else weights[name] * loss for name, loss in losses.items()]
         terms += output.penalties.values()
         sum(terms[1:], terms[0]).backward()
-        return weights
+        return {name: weights[name] for name in losses}
 
 
 LOSS_BALANCERS: dict[str, type[Balancer]] = {cls.__name__: cls for cls in (StaticWeights,)}
