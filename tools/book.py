@@ -1,0 +1,94 @@
+"""Execute the notebooks into the execution cache, then build the site from it; warnings are errors."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbformat import NotebookNode
+
+from tools import chapters, generate, vendor
+from tools.execute import execute, read
+from tools.project import BUILD, FRONT, ROOT, jobs, notebooks
+
+KEPT_CACHES = 3
+
+
+def fingerprint() -> str:
+    """A hash over what a notebook's result depends on besides its own code.
+
+    jupyter-cache looks at the notebook alone and would publish results of an older library.
+    """
+    digest = hashlib.sha256(os.environ.get("MTMM_SEED", "0").encode())
+    files = [ROOT / "constraints.txt"]
+    for folder in ("mtmm_lib", "data"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for path in sorted(files):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def cache_folder() -> Path:
+    """The execution cache that belongs to the present library, data, versions and seed."""
+    return BUILD / f".jupyter_cache-{fingerprint()}"
+
+
+def fill_cache(folder: Path, paths: list[Path]) -> dict[Path, NotebookNode]:
+    """Execute those of ``paths`` that the cache in ``folder`` lacks; return all of them with their outputs."""
+    for old in sorted(BUILD.glob(".jupyter_cache-*"), key=lambda path: path.stat().st_mtime)[:-KEPT_CACHES]:
+        shutil.rmtree(old)
+    cache = get_cache(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def missing(path: Path) -> bool:
+        try:
+            cache.match_cache_notebook(read(path))
+        except KeyError:
+            return True
+        return False
+
+    tasks = [(path, path.relative_to(ROOT).as_posix(), {}) for path in paths if missing(path)]
+    runs = execute(tasks, jobs()) if tasks else []
+    for run in runs:
+        if run.error is None:
+            bundle = CacheBundleIn(run.notebook, str(run.path), data={"execution_seconds": run.seconds})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    if failed := [f"{run.label}: {run.error}" for run in runs if run.error]:
+        raise SystemExit("\n".join(["A notebook failed; the site is not built.", *failed]))
+    return {path: cache.merge_match_into_notebook(read(path))[1] for path in paths}
+
+
+def build(folder: Path, fresh: bool) -> None:
+    """Build the site with Jupyter Book; any warning ends it with an error."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "-W", "--keep-going", "-q"]
+    environment = {**os.environ, "MTMM_EXECUTION_CACHE": str(folder)}
+    finished = subprocess.run(command + ["--all"] * fresh, env=environment, cwd=ROOT)
+    if finished.returncode:
+        raise SystemExit("The site has warnings or errors (above).")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true", help="write every page anew")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    for path in chapters.write():
+        print("written:", path.relative_to(ROOT))
+    vendor.fetch()
+    folder = cache_folder()
+    executed = fill_cache(folder, [FRONT, *notebooks()])
+    generate.write(executed)
+    build(folder, arguments.all)
+    print(f"built in {time.perf_counter() - start:.1f} s: {BUILD / 'html' / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

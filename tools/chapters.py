@@ -1,0 +1,101 @@
+"""Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/NN-slug.md``.
+
+Authors write MyST Markdown; readers run notebooks. A derived notebook has no outputs and no pairing metadata
+(a learner who saves answers must not overwrite a source), and the same source always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections import Counter
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tools.project import CHAPTERS, ROOT, repository, sources
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+INSTALL = """\
+# In Colab this installs the book's library; where the library is present it does nothing.
+from importlib.util import find_spec
+
+if find_spec("mtmm_lib") is None:
+    %pip install --quiet "mtmm-lib @ git+{repository}"
+"""
+
+
+def launch_links(name: str) -> str:
+    """Links that open the notebook ``chapters/<name>.ipynb`` elsewhere, for readers who meet it on its own."""
+    site = repository().removeprefix("https://github.com/")
+    path = f"chapters/{name}.ipynb"
+    return (
+        f"Open this lesson in [Colab](https://colab.research.google.com/github/{site}/blob/main/{path}) "
+        f"or [Binder](https://mybinder.org/v2/gh/{site}/main?urlpath=lab/tree/{path})."
+    )
+
+
+def derive(source: Path) -> str:
+    """The text of the notebook that belongs to ``source``."""
+    written = jupytext.read(source)
+    title, *rest = written.cells
+    hidden = {"tags": ["remove-cell"]}  # on the site: there the page has buttons, and nothing to install
+    cells = [
+        title,
+        new_markdown_cell(launch_links(source.stem), metadata=hidden),
+        new_code_cell(INSTALL.format(repository=repository()).strip(), metadata=hidden),
+        *rest,
+    ]
+    seen: Counter[str] = Counter()
+    for cell in cells:
+        # An id made of the content: stable when other cells are added or moved.
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        cell.id = f"{digest}-{seen[digest]}" if seen[digest] else digest
+        seen[digest] += 1
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook = new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def stale() -> list[str]:
+    """What is wrong with the derived notebooks, one sentence each; empty when they are in step."""
+    wanted = {CHAPTERS / f"{source.stem}.ipynb": derive(source) for source in sources()}
+    found = {path: path.read_text(encoding="utf-8") for path in CHAPTERS.glob("*.ipynb")}
+    problems = [f"{path.relative_to(ROOT)} has no source in chapters/src" for path in found.keys() - wanted.keys()]
+    problems += [
+        f"{path.relative_to(ROOT)} is {'missing' if path not in found else 'out of step with its source'}"
+        for path, text in wanted.items()
+        if found.get(path) != text
+    ]
+    return sorted(problems)
+
+
+def write() -> list[Path]:
+    """Write every notebook that is missing or out of step; return the ones written."""
+    written = []
+    for source in sources():
+        path, text = CHAPTERS / f"{source.stem}.ipynb", derive(source)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
+    return written
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a notebook is out of step")
+    if parser.parse_args().check:
+        if problems := stale():
+            raise SystemExit("\n".join([*problems, "Run `make chapters`."]))
+        return
+    for path in write():
+        print("written:", path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Where things are, and what ``pyproject.toml`` says about the project."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "_build"
+CHAPTERS = ROOT / "chapters"
+SOURCES = CHAPTERS / "src"
+FRONT = ROOT / "index.md"  # a notebook in MyST text; the other pages are plain text
+GENERATED = ROOT / "pages" / "generated"
+
+
+@cache
+def pyproject() -> dict[str, Any]:
+    """The content of ``pyproject.toml``."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def repository() -> str:
+    """The public address of the repository: ``project.urls.Repository`` is the one place it stands."""
+    return pyproject()["project"]["urls"]["Repository"].rstrip("/")
+
+
+def sources(names: list[str] | None = None) -> list[Path]:
+    """The chapters' sources in order; ``names`` (``"01"`` or a whole slug) keeps the ones that match."""
+    found = sorted(SOURCES.glob("[0-9][0-9]-*.md"))
+    if not names:
+        return found
+    picked = [path for path in found if any(path.stem.startswith(name) for name in names)]
+    if not picked:
+        raise SystemExit(f"No chapter matches {', '.join(names)}; there are: " + ", ".join(p.stem for p in found))
+    return picked
+
+
+def notebooks(names: list[str] | None = None) -> list[Path]:
+    """The derived notebooks that belong to ``sources(names)``."""
+    return [CHAPTERS / f"{path.stem}.ipynb" for path in sources(names)]
+
+
+def jobs() -> int:
+    """How many notebooks run at once: ``MTMM_JOBS``, or two."""
+    return int(os.environ.get("MTMM_JOBS", "2"))
