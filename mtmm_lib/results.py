@@ -1,8 +1,8 @@
 r"""Measured results that say what they claim: a paired `Gain`, or a number with the `Bound` it must keep.
 
-Both are what a lesson's `claim` accepts. Each knows its relation, whether it `holds`, and its own text, so that a
-number never stands in a claim without the rule that judges it. The rule for everything measured over seeds is two
-standard errors.
+Both are what a lesson's `claim` accepts. Each knows its relation, whether it `holds`, and its own text, so
+that a number never stands in a claim without the rule that judges it. The rule for everything measured over
+seeds is two standard errors.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def _join(value: str, unit: str) -> str:
 class Gain:
     r"""The mean of n paired differences with its standard error, and what it is claimed to be.
 
-    With $d_i = a_i - b_i$ for the i-th seed: mean $\bar d$ and standard error $s_d/\sqrt n$. As it comes it claims
-    to be above zero; `above`, `below`, `within` and `undecided` return the same measurement with another claim.
+    With $d_i = a_i - b_i$ for the i-th seed: mean $\bar d$ and standard error $s_d/\sqrt n$. As it comes it
+    claims to be above zero; `above`, `below`, `within` and `undecided` return it with another claim.
 
     Args:
         mean: the mean difference, in `unit`.
@@ -112,7 +112,9 @@ class Gain:
     @property
     def text(self) -> str:
         """As in "+5.03 ± 0.41 points (10 pairs): above 0 by 12.3 standard errors"."""
-        measured = _join(f"{number(self.mean, sign=True)} ± {number(self.se)}", self.unit)
+        digits = max(0, 1 - math.floor(math.log10(self.se))) if self.se else 3
+        measured = f"{self.mean:+,.{digits}f} ± {self.se:,.{digits}f}".replace("-", "−")
+        measured = _join(measured, self.unit)
         margin = _join(f"±{number(self.bound)}", self.unit)
         if self.relation in ("above", "below"):
             gap = (self.mean - self.bound) * (1 if self.relation == "above" else -1)
@@ -131,7 +133,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Bound:
-    """A computed number with the interval it must keep, ends included. Made by `at_least`, `at_most`, `between`.
+    """A computed number and the interval it must keep, ends included: `at_least`, `at_most`, `between`.
 
     Raises:
         ValueError: when the value is NaN, no finite end is given, or the ends are crossed.

@@ -1,8 +1,9 @@
-"""Interactive figures that need no kernel: every frame is drawn once, and the browser switches between them."""
+"""Interactive figures that need no kernel: all frames are drawn once, the browser switches between them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from mtmm_lib.lesson import plots
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 60
 MAX_BYTES = 25_000
+SCALE = 1.5
+
+# The widgets' own sheet lets labels wrap badly on narrow pages and knows no dark page but JupyterLab's.
+_STYLE = """<style>
+.mtmm-explorer{overflow:hidden}
+.mtmm-explorer .widget-slider,.mtmm-explorer .widget-toggle-buttons{width:100%;max-width:30rem;height:auto}
+.mtmm-explorer .widget-toggle-buttons{display:flex;align-items:center}
+.mtmm-explorer .widget-label{text-align:left}
+.mtmm-explorer .widget-html-content{line-height:0}
+.widget-subarea:has(.mtmm-explorer){background:none!important;padding:0!important}
+html[data-theme="dark"] .mtmm-explorer{--jp-widgets-label-color:#e9eef2;--jp-widgets-readout-color:#e9eef2}
+</style>"""
 
 
 def explore(
@@ -22,89 +35,90 @@ def explore(
     start: dict[str, Any] | None = None,
     labels: dict[str, str] | None = None,
     **grid: Sequence[Any],
-) -> None:
-    """Show a figure with a control per parameter that works in the Lab and on a page without a kernel.
+) -> ipywidgets.VBox:
+    """A figure with a control per parameter. It works in the Lab, and on a page without a kernel.
 
-    `draw(**point)` is called once for each point of the grid.
+    `draw(**point)` is called once for each point of the grid. Shows itself as the last line of a cell.
 
     Args:
         draw: returns a matplotlib figure for one point.
-        alt: the figure in words: a template over the parameters, as in "gain at p = {p:.1f}", or a function of them.
-        start: the point shown first; the middle of each parameter left out.
-        labels: parameter → the words beside its control; the parameter's name by default.
-        grid: one to three parameters, each with its values. Numbers get a slider; text and bool get buttons.
+        alt: the figure in words: a template, as in "gain at p = {p:.1f}", or a function of the parameters.
+        start: the point shown first; the middle of each parameter that it leaves out.
+        labels: parameter → the words beside its control; by default the parameter's name.
+        grid: one to three parameters, each with its values. Numbers get a slider, text and bool get buttons.
 
     Raises:
-        ValueError: more than three parameters or 60 frames, a frame above 25 kB, an unknown start or label.
+        ValueError: more than three parameters or 60 frames; a frame above 25 kB; an unknown start or label.
     """
-    from IPython.display import display
-
-    widget, plain = build(draw, alt, start or {}, labels or {}, grid)
-    bundle = widget._repr_mimebundle_()
-    display({**bundle, "text/plain": plain}, raw=True)
-
-
-def build(draw, alt, start, labels, grid) -> tuple[ipywidgets.VBox, str]:
-    """The explorer as a widget, and the text alternative of the frame that it starts with."""
     import ipywidgets
 
+    class Explorer(ipywidgets.VBox):
+        def __repr__(self) -> str:  # what stands where widgets cannot
+            return describe({name: grid[name][control.index] for name, control in controls.items()})
+
+    start, labels = start or {}, labels or {}
     grid = {name: list(values) for name, values in grid.items()}
-    frames = 1
-    for values in grid.values():
-        frames *= len(values)
-    if not 1 <= len(grid) <= 3 or not 1 <= frames <= MAX_FRAMES:
-        raise ValueError(
-            f"explore takes one to three parameters and {MAX_FRAMES} frames at most, got "
-            f"{' × '.join(f'{name} ({len(values)})' for name, values in grid.items()) or 'none'}: {frames} frames"
+    _check(grid, start, labels)
+    controls = {
+        name: _control(
+            labels.get(name, name), values, values.index(start.get(name, values[(len(values) - 1) // 2]))
         )
-    for what, given in (("start", start), ("labels", labels)):
-        if set(given) - set(grid):
-            raise ValueError(
-                f"{what} names {sorted(set(given) - set(grid))}, but the parameters are {list(grid)}"
-            )
-    controls = {name: _control(labels.get(name, name), values) for name, values in grid.items()}
-    for name, control in controls.items():
-        values = grid[name]
-        if name in start and start[name] not in values:
-            raise ValueError(f"start: {name}={start[name]!r} is not one of {values}")
-        control.index = values.index(start[name]) if name in start else (len(values) - 1) // 2
+        for name, values in grid.items()
+    }
 
     def describe(point: dict[str, Any]) -> str:
         return alt(**point) if callable(alt) else alt.format(**point)
 
-    def frame(point: dict[str, Any]) -> ipywidgets.HTML:
-        html = plots.image(draw(**point), describe(point))
-        if len(html) * 3 / 4 > MAX_BYTES:
-            raise ValueError(
-                f"the frame at {point} takes {len(html) * 3 // 4:,} bytes, above {MAX_BYTES:,}: "
-                "draw fewer points, a smaller figure, or no pixel image"
-            )
-        return ipywidgets.HTML(html)
-
     def level(point: dict[str, Any], names: list[str]) -> ipywidgets.Widget:
         if not names:
-            return frame(point)
+            return ipywidgets.HTML(_frame(draw(**point), describe(point), point))
         name, *rest = names
-        stack = ipywidgets.Stack(
-            [level({**point, name: value}, rest) for value in grid[name]], selected_index=controls[name].index
-        )
+        frames = [level({**point, name: value}, rest) for value in grid[name]]
+        stack = ipywidgets.Stack(frames, selected_index=controls[name].index)
         ipywidgets.jslink((controls[name], "index"), (stack, "selected_index"))
         return stack
 
-    box = ipywidgets.VBox([*controls.values(), level({}, list(grid))])
-    return box, describe({name: grid[name][control.index] for name, control in controls.items()})
+    explorer = Explorer([*controls.values(), level({}, list(grid)), ipywidgets.HTML(_STYLE)])
+    return explorer.add_class("mtmm-explorer")
 
 
-def _control(label: str, values: list[Any]) -> ipywidgets.Widget:
+def _check(grid: dict[str, list[Any]], start: dict[str, Any], labels: dict[str, str]) -> None:
+    frames = prod(map(len, grid.values()))
+    if not 1 <= len(grid) <= 3 or not 1 <= frames <= MAX_FRAMES:
+        given = " × ".join(f"{name} ({len(values)})" for name, values in grid.items()) or "no parameter"
+        raise ValueError(
+            f"explore takes 1 to 3 parameters and 1 to {MAX_FRAMES} frames, got {given}: {frames} frames"
+        )
+    for what, names in (("start", start), ("labels", labels)):
+        if set(names) - set(grid):
+            raise ValueError(
+                f"{what} names {sorted(set(names) - set(grid))}; the parameters are {list(grid)}"
+            )
+    for name, value in start.items():
+        if value not in grid[name]:
+            raise ValueError(f"start: {name}={value!r} is not one of {grid[name]}")
+
+
+def _frame(fig: Figure, alt: str, point: dict[str, Any]) -> str:
+    picture = plots.pixels(fig, SCALE)
+    for colours in (128, 64, 32):
+        data = plots.encode(picture, colours)
+        if len(data) <= MAX_BYTES:
+            return plots.tag(data, picture.width / SCALE, alt)
+    raise ValueError(
+        f"the frame at {point} takes {len(data):,} bytes, more than {MAX_BYTES:,}: draw fewer points, fewer "
+        "transparent areas, or a smaller figure"
+    )
+
+
+def _control(label: str, values: list[Any], index: int) -> ipywidgets.Widget:
     import ipywidgets
 
     if any(isinstance(value, (str, bool)) for value in values):
-        names = [
-            {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
-            for value in values
-        ]
+        words = {True: "on", False: "off"}
+        options = [(words[value] if isinstance(value, bool) else value, value) for value in values]
         kind = ipywidgets.ToggleButtons
     else:
-        names = [f"{value:g}" for value in values]
+        options = [(f"{value:g}", value) for value in values]
         kind = ipywidgets.SelectionSlider
-    return kind(options=list(zip(names, values)), description=label, style={"description_width": "initial"})
+    return kind(options=options, index=index, description=label, style={"description_width": "initial"})

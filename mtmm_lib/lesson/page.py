@@ -1,6 +1,6 @@
-"""How a lesson shows things: HTML that reads well on light and dark pages, with plain text and data beside it.
+"""How a lesson shows things: HTML that reads well on light and dark pages, beside it plain text and data.
 
-The data (a claim, the figures of a footer) travels in the output's metadata under the key "mtmm": every front end
+The data (of a claim, of a footer) travels in the output's metadata under the key "mtmm": every front end
 leaves it alone, and `records` reads it from an executed notebook.
 """
 
@@ -11,24 +11,32 @@ from typing import Any
 
 KEY = "mtmm"
 
-# Each output carries its own few rules: a notebook's cells may be cleared, moved or shown alone. The dark values
-# apply where the site, JupyterLab, VS Code or Colab say that they are dark.
-_LIGHT = """--mtmm-ink:#1b2733;--mtmm-soft:#55636f;--mtmm-line:#b9c4cd;--mtmm-paper:#f5f7f9;--mtmm-accent:#b34a00;
---mtmm-glow:#fbe6d6;--mtmm-good:#00724f;--mtmm-bad:#b3261e;--mtmm-open:#6a5200;--mtmm-blue:#00629b;--mtmm-green:#00724f;
---mtmm-purple:#8f3f74"""
-_DARK = """--mtmm-ink:#e9eef2;--mtmm-soft:#a9b5bf;--mtmm-line:#4d5a66;--mtmm-paper:#1d252d;--mtmm-accent:#ffa55c;
---mtmm-glow:#4a2f1a;--mtmm-good:#4fd1a5;--mtmm-bad:#ff8a80;--mtmm-open:#e6c34a;--mtmm-blue:#6bbcf2;--mtmm-green:#4fd1a5;
---mtmm-purple:#e79bc8"""
+LIGHT = (
+    "--mtmm-ink:#1b2733;--mtmm-soft:#56646f;--mtmm-line:#b9c4cd;--mtmm-paper:#f5f7f9;--mtmm-accent:#b84a00;"
+    "--mtmm-glow:#fdeadb;--mtmm-good:#00724f;--mtmm-bad:#b3261e;--mtmm-open:#6a5200;"
+    "--mtmm-blue:#0072b2;--mtmm-green:#008a64;--mtmm-purple:#b0568d"
+)
+DARK = (
+    "--mtmm-ink:#e9eef2;--mtmm-soft:#a9b5bf;--mtmm-line:#4d5a66;--mtmm-paper:#1d252d;--mtmm-accent:#ff9a4d;"
+    "--mtmm-glow:#45290f;--mtmm-good:#4fd1a5;--mtmm-bad:#ff8a80;--mtmm-open:#e6c34a;"
+    "--mtmm-blue:#5ab4ef;--mtmm-green:#3fc79a;--mtmm-purple:#e08fc0"
+)
+
+# Each output carries its own few rules: cells may be cleared, moved or shown alone. The dark colours apply
+# where the site, JupyterLab, VS Code or Colab say that they are dark.
 _STYLE = f"""<style>
-.mtmm{{{_LIGHT};color:var(--mtmm-ink);font-size:.95rem;line-height:1.5;margin:.6rem 0;max-width:100%}}
-html[data-theme="dark"] .mtmm,body[data-jp-theme-light="false"] .mtmm,body.vscode-dark .mtmm,html[theme="dark"] .mtmm
-{{{_DARK}}}
+.mtmm{{{LIGHT};color:var(--mtmm-ink);font-size:.95rem;line-height:1.5;margin:.6rem 0;max-width:100%}}
+html[data-theme="dark"] .mtmm,body[data-jp-theme-light="false"] .mtmm,
+body.vscode-dark .mtmm,html[theme="dark"] .mtmm{{{DARK}}}
+.cell_output .text_html:has(>.mtmm){{background:none!important;padding:0!important}}
 .mtmm *{{box-sizing:border-box}}
 .mtmm p{{margin:.15rem 0;color:inherit}}
-.mtmm-box{{background:var(--mtmm-paper);border:1px solid var(--mtmm-line);border-left:.3rem solid var(--mtmm-tone);
-border-radius:.4rem;padding:.6rem .9rem;overflow-wrap:anywhere}}
+.mtmm-box{{background:var(--mtmm-paper);border:1px solid var(--mtmm-line);border-radius:.4rem;
+border-left:.3rem solid var(--mtmm-tone);padding:.6rem .9rem;overflow-wrap:anywhere}}
+.mtmm-good{{--mtmm-tone:var(--mtmm-good)}}.mtmm-bad{{--mtmm-tone:var(--mtmm-bad)}}
+.mtmm-open{{--mtmm-tone:var(--mtmm-open)}}
 .mtmm-box .mtmm-head{{color:var(--mtmm-tone);font-weight:600}}
-.mtmm-soft{{color:var(--mtmm-soft);font-size:.85rem}}
+.mtmm .mtmm-soft{{color:var(--mtmm-soft);font-size:.85rem}}
 </style>"""
 
 
@@ -45,10 +53,16 @@ class _Shown:
 
 
 def show(html: str, plain: str, record: dict[str, Any] | None = None, classes: str = "") -> None:
-    """Show HTML in a notebook, and the plain text where there is no notebook. `html` must be escaped already."""
+    """Show HTML in a notebook, the plain text where there is none. The text in `html` is escaped already."""
     from IPython.display import display
 
     display(_Shown(f'{_STYLE}<div class="mtmm {classes}">{html}</div>', plain, record))
+
+
+def box(html: str, plain: str, tone: str, *, label: str = "", role: str = "note", record=None) -> None:
+    """`show` in a marked box of the tone "good", "bad" or "open"."""
+    name = f' aria-label="{label}"' if label else ""
+    show(f'<div role="{role}"{name} class="mtmm-box mtmm-{tone}">{html}</div>', plain, record)
 
 
 def records(notebook: dict[str, Any], kind: str | None = None) -> Iterator[dict[str, Any]]:

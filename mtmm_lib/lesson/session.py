@@ -64,7 +64,7 @@ def start(chapter: str) -> None:
 
     from mtmm_lib.lesson import plots
 
-    drawing = strip.svg(chapter)
+    drawing = strip.html(chapter)
     _state.update(chapter=chapter, since=time.perf_counter())
     random.seed(seed())
     numpy.random.seed(seed())

@@ -1,16 +1,18 @@
-'''Exercises: `check(id, answer)` and the registry of what is checked.
+'''Exercises: `check(id, answer)` and the checks of every chapter.
 
-How to add an exercise to chapter NN
-1. In `chapters/src/NN-*.md`, three blocks in this order; the id is unique in the book:
+To add an exercise to chapter NN:
 
-       ```{exercise} ★★ Count what is shared
+1. In `chapters/src/NN-*.md`, these three blocks, in this order. The id is unique in the book.
+
+       ```{exercise} ★★ What is shared
        :label: count-shared
+
        Write `shared(model)`, which returns …
        ```
 
        ```{code-cell} ipython3
        def shared(model):
-           ...  # your code
+           ...  # your code here
 
 
        check("count-shared", shared)
@@ -23,24 +25,32 @@ How to add an exercise to chapter NN
        def shared(model):
            return …
        ```
+
+       Words that explain it, and further code blocks, as you like; tests run the code blocks in order.
        ````
 
-   The cell holds a stub (it returns None or `...`, or raises NotImplementedError) and the call of `check`. Stub and
-   solution may use the chapter's imports and the functions and classes that it defines above, nothing else: tests
-   run them with these alone.
-2. In `mtmm_lib/lesson/exercises/chNN.py`, the check: it tests the answer against the mathematics on random inputs
-   and raises `Hint` with the sentence that helps the learner:
+   The stub returns None or `...`, or raises NotImplementedError (in a class, always the latter). Every
+   exercise has a check: a recall question asks for a value, as in `check("which-arrow", answer)` under
+   `answer = ...`; an open one asks for the number or the function that the reader found. Stub and solution see
+   the chapter's imports and the functions and classes that it defines above, nothing else, so that tests run
+   them in no time.
+
+2. In `mtmm_lib/lesson/exercises/chNN.py`, the check. It tests the answer against the mathematics on random
+   inputs (the seed is set, the lesson's own random state left alone), and raises `Hint`:
 
        @exercise("count-shared")
        def _(shared):
-           for _ in range(5):
+           for width in (3, 7):
                model = …
                if shared(model) == sum(p.numel() for p in model.parameters()):
-                   raise Hint("You counted the heads too: …")
+                   raise Hint("You counted the heads too: each of them belongs to one task.")
+               …
 
-   A check that returns has passed. It sees a new random state each time, which leaves the lesson's own alone.
-3. In `tests/lesson/mistakes/chNN.py`, at least one typical mistake per exercise: its code, keyed by a part of the
-   hint that it must get. Every mistake gets a hint of its own:
+   A check that returns has passed. A function given as the answer needs no care: what it raises, and a result
+   of None, becomes feedback. So does an answer, or a part of one, that is still `...`.
+
+3. In `tests/lesson/mistakes/chNN.py`, at least one typical mistake per exercise: a part of the hint that it
+   must get, and its code. No two mistakes of an exercise get the same hint.
 
        MISTAKES = {
            "count-shared": {
@@ -51,8 +61,8 @@ How to add an exercise to chapter NN
            },
        }
 
-`tests/lesson/test_exercises.py` finds all this by itself and proves: the stub does not pass, the solution does, each
-mistake gets its hint.
+`tests/lesson/test_exercises.py` finds all of this by itself. It proves that the stub does not pass, that the
+solution does, and that each mistake gets its hint; it fails when a piece is missing.
 '''
 
 from __future__ import annotations
@@ -60,112 +70,126 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import linecache
 import pkgutil
+import sysconfig
 import traceback
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mtmm_lib.lesson import page
 
+_LIBRARIES = tuple(
+    [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")] + [str(Path(__file__).parents[2])]
+)
+
 
 class Hint(Exception):
-    """What is wrong with an answer, said so that it helps."""
+    """What is wrong with an answer, in words that help."""
 
 
 class NotYet(Exception):
-    """The answer is still the stub."""
+    """The answer is still the stub; `check` notices by itself where a check need not raise this."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What `check` found: whether the answer passed, and if not, the hint."""
+    """What `check` found: whether the answer passed; if not, the hint."""
 
     passed: bool
     hint: str = ""
 
     def _ipython_display_(self) -> None:
-        """Nothing more: `check` has shown it already, and a cell that ends with it must not show it twice."""
+        """Nothing: `check` has shown it, and as the last line of a cell it would appear twice."""
 
 
-REGISTRY: dict[str, Callable[[Any], None]] = {}
+_CHECKS: dict[str, Callable[[Any], None]] = {}
 
 
 def exercise(id: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Register the decorated function as the check of the exercise `id`."""
+    """Make the decorated function the check of the exercise `id`.
+
+    Raises:
+        ValueError: when the exercise has a check already.
+    """
 
     def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
-        if id in REGISTRY:
-            raise ValueError(f"there are two checks for the exercise {id!r}")
-        REGISTRY[id] = function
+        if id in _CHECKS:
+            raise ValueError(f"the exercise {id!r} has two checks")
+        _CHECKS[id] = function
         return function
 
     return register
 
 
 @functools.cache
-def load() -> dict[str, Callable[[Any], None]]:
-    """The checks of all chapters."""
+def checks() -> dict[str, Callable[[Any], None]]:
+    """The checks of all chapters by the exercise's id."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return REGISTRY
+    return _CHECKS
 
 
 def check(id: str, answer: Any) -> Feedback:
-    """Tell at once whether an answer is right, and if not, what to look at. Never raises.
+    """Say at once whether an answer is right, and if not, what to look at. Raises nothing.
 
     Args:
         id: the exercise.
         answer: what the exercise asks for: a function, a class, a module or a value.
     """
     feedback = judge(id, answer)
-    tone, head = ("good", "✓ Correct") if feedback.passed else ("open", "Not yet")
-    text = f"{head}: {feedback.hint}" if feedback.hint else head
-    page.show(
-        f'<div class="mtmm-box" style="--mtmm-tone:var(--mtmm-{tone})" role="status">'
-        f'<p><span class="mtmm-head">{head}</span> {escape(feedback.hint)}</p></div>',
-        text,
+    head = "✓ Correct." if feedback.passed else "Not yet."
+    page.box(
+        f'<p><span class="mtmm-head">{head}</span> {escape(feedback.hint)}</p>',
+        f"{head} {feedback.hint}".strip(),
+        "good" if feedback.passed else "open",
+        role="status",
     )
     return feedback
 
 
 def judge(id: str, answer: Any) -> Feedback:
-    """`check` without showing anything."""
-    if id not in load():
-        near = difflib.get_close_matches(id, REGISTRY, 1)
+    """What `check` shows."""
+    if id not in checks():
+        near = difflib.get_close_matches(id, _CHECKS, 1)
         return Feedback(
             False, f"There is no exercise {id!r}." + (f" Did you mean {near[0]!r}?" if near else "")
         )
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.seed()
-            REGISTRY[id](_watched(answer))
-    except NotYet:
-        return Feedback(False, "Replace the stub by your own code, then run this cell again.")
+            torch.manual_seed(0)
+            _CHECKS[id](_watched(answer))
+    except (NotYet, NotImplementedError):
+        return Feedback(False, "Put your own answer in the place of the stub, then run this cell again.")
     except Hint as hint:
         return Feedback(False, str(hint))
     except Exception as error:
-        return Feedback(False, _explain(error, answer))
+        return Feedback(False, _explain(error))
     return Feedback(True)
 
 
 def _watched(answer: Any) -> Any:
-    if answer is None or answer is Ellipsis:
+    """The answer; as a function, one that notices when it is still the stub."""
+    parts = (
+        answer.values()
+        if isinstance(answer, dict)
+        else answer
+        if isinstance(answer, (tuple, list))
+        else [answer]
+    )
+    if any(part is None or part is Ellipsis for part in parts):
         raise NotYet
     if not isinstance(answer, types.FunctionType):
         return answer
 
     @functools.wraps(answer)
     def call(*args, **kwargs):
-        try:
-            result = answer(*args, **kwargs)
-        except NotImplementedError:
-            raise NotYet from None
+        result = answer(*args, **kwargs)
         if result is None or result is Ellipsis:
             raise NotYet
         return result
@@ -173,11 +197,9 @@ def _watched(answer: Any) -> Any:
     return call
 
 
-def _explain(error: Exception, answer: Any) -> str:
-    name = f"{type(error).__name__}: {error}"
-    file = getattr(getattr(answer, "__code__", None), "co_filename", None)
+def _explain(error: Exception) -> str:
+    name = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename == file:
-            line = (frame.line or linecache.getline(file, frame.lineno)).strip()
-            return f"Your code stopped at line {frame.lineno}, `{line}`, with {name}"
-    return f"Your answer could not be checked: {name}. Is it of the kind that the exercise asks for?"
+        if frame.line and not frame.filename.startswith(_LIBRARIES):
+            return f"Your code stopped at line {frame.lineno}, `{frame.line}`, with {name[:300]}"
+    return f"Your answer could not be checked ({name[:300]}). Is it what the exercise asks for?"
