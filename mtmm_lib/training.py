@@ -422,19 +422,19 @@ class _Place:
         \(\ell = \sum_r \frac{n_r}{n}\ell_r\), so this process's share is \(\frac{n_r}{n}\ell_r\). Penalties
         are shared out by samples.
         """
-        absent = torch.zeros(
-            (), device=self.device, requires_grad=True
-        )  # a share of zero still has a gradient
+        # Requires a gradient, so that backward works where this process has no label at all.
+        absent = torch.zeros((), device=self.device, requires_grad=True)
+        terms = [losses.get(name, absent) for name in tasks] + list(output.penalties.values())
         counts = [task.labelled(batch).sum() for task in tasks.values()]
         counts += [torch.tensor(len(batch), device=self.device)] * len(output.penalties)
-        terms = [losses.get(name, absent) for name in tasks] + list(output.penalties.values())
-        count, local = torch.stack(counts).float() * own, torch.stack(terms).float()
-        total, labels = self.sum(torch.stack([local.detach() * count, count]))
-        share = local * count / labels.clamp(min=1)
-        merged = share + (total / labels.clamp(min=1) - share).detach()
-        names = list(tasks)
-        found = {name: merged[i] for i, name in enumerate(names) if labels[i] > 0}
-        penalties = dict(zip(output.penalties, merged[len(names) :], strict=True))
+        count, values = torch.stack(counts).float() * own, torch.stack([term.detach() for term in terms])
+        total, labels = self.sum(torch.stack([values.float() * count, count]))
+        part, mean = count / labels.clamp(min=1), total / labels.clamp(min=1)
+        # One by one: through one stacked tensor, each loss would give the others' parameters zero gradients.
+        shares = [term * part[i] for i, term in enumerate(terms)]
+        merged = [share + (mean[i] - share).detach() for i, share in enumerate(shares)]
+        found = {name: merged[i] for i, name in enumerate(tasks) if labels[i] > 0}
+        penalties = dict(zip(output.penalties, merged[len(tasks) :], strict=True))
         return found, replace(output, penalties=penalties)
 
     def sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
@@ -487,7 +487,8 @@ class _Checkpoint:
         if state is None:
             return
         was, now = state["fingerprint"], self.fingerprint
-        differs = [f"{k}: {was.get(k)} then, {now.get(k)} now" for k in now if was.get(k) != now.get(k)]
+        # Options that one version of PyTorch has and another has not are no difference.
+        differs = [f"{k}: {was[k]} then, {now[k]} now" for k in now if k in was and was[k] != now[k]]
         if differs:
             raise ValueError(
                 f"the checkpoint {self.path} belongs to another configuration ({'; '.join(differs)}); "
@@ -503,12 +504,13 @@ class _Checkpoint:
         if not self.path.exists():
             return None
         try:
-            state = torch.load(self.path, map_location=self.run.place.device, weights_only=True)
-            return state if state["fingerprint"] and state["history"] else None
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state["fingerprint"], state["history"]  # another file that torch can load has none
+            return state
         except Exception as error:  # torch raises many kinds for a file that is not what it should be
             raise ValueError(
-                f"the checkpoint {self.path} cannot be read ({type(error).__name__}); "
-                "delete the file to start anew"
+                f"{self.path} is no checkpoint of fit, or a damaged one ({type(error).__name__}); "
+                "give another file name, or delete the file to start anew"
             ) from error
 
 

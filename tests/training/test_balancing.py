@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from training_problem import TetheredSharing, build, samples
+
+from mtmm_lib.balancing import LOSS_BALANCERS, StaticWeights
+from mtmm_lib.training import fit
+
+
+def gradients(model):
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+
+
+def of_one_term(choose):
+    """The gradients of one term of the objective, from a fresh model."""
+    model, data = build(sharing=TetheredSharing), samples()
+    output = model(data)
+    choose(model.losses(output, data), output).backward()
+    return gradients(model)
+
+
+@pytest.mark.parametrize("weights", [None, {"size": 0.25}, {"kind": 3.0, "size": 0.0}])
+def test_static_weights_give_the_weighted_sum_of_the_gradients_heads_included(weights):
+    model, data = build(sharing=TetheredSharing), samples()
+    output = model(data)
+    used = StaticWeights(weights).backward(model.losses(output, data), output, model)
+    assert used == {"kind": 1.0, "size": 1.0, **(weights or {})}
+    kind = of_one_term(lambda losses, output: losses["kind"])
+    size = of_one_term(lambda losses, output: losses["size"])
+    penalty = of_one_term(lambda losses, output: output.penalties["sharing"])
+    assert any(g.abs().max() > 0 for g in penalty.values())
+    for name, gradient in gradients(model).items():
+        expected = used["kind"] * kind[name] + used["size"] * size[name] + penalty[name]
+        assert torch.allclose(gradient, expected, atol=1e-6)
+
+
+def test_any_subset_of_the_tasks():
+    model, data = build(), samples()
+    output = model(data)
+    losses = model.losses(output, data)
+    used = StaticWeights({"kind": 2.0}).backward({"size": losses["size"]}, output, model)
+    assert used == {"size": 1.0}
+    assert model.heads["kind"].weight.grad is None and model.heads["size"].weight.grad is not None
+
+
+def test_a_weight_for_an_unknown_task_is_refused():
+    with pytest.raises(
+        ValueError, match=r"weights for \['speed'\], but the model's tasks are \['kind', 'size'\]"
+    ):
+        fit(build(), samples(), epochs=1, balancer=StaticWeights({"speed": 1.0}), progress=False)
+
+
+def test_every_balancer_is_listed_under_its_name():
+    assert LOSS_BALANCERS["StaticWeights"] is StaticWeights
+    assert all(name == cls.__name__ for name, cls in LOSS_BALANCERS.items())
+
+
+class Recorder(StaticWeights):
+    """Writes down what `fit` tells a balancer."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.epochs = [], []
+
+    def backward(self, losses, output, model):
+        self.before = {name: loss.item() for name, loss in losses.items()}
+        return super().backward(losses, output, model)
+
+    def after_step(self, losses):
+        after = losses()
+        assert not any(loss.requires_grad for loss in after.values())
+        self.steps.append((self.before, {name: loss.item() for name, loss in after.items()}))
+
+    def after_epoch(self, losses):
+        self.epochs.append(losses)
+
+
+def test_balancers_hear_of_steps_and_epochs():
+    recorder = Recorder()
+    history = fit(build(), samples(40), epochs=2, batch_size=20, lr=1e-3, balancer=recorder, progress=False)
+    assert recorder.epochs == history.train_loss
+    assert len(recorder.steps) == 4
+    # A small step along the gradient of the sum makes the sum smaller on the batch it was computed from.
+    assert all(sum(after.values()) < sum(before.values()) for before, after in recorder.steps)
+    first = {name: sum(before[name] for before, _ in recorder.steps[:2]) / 2 for name in ("kind", "size")}
+    assert history.train_loss[0] == pytest.approx(first)
+
+
+def test_backward_alone_makes_a_balancer():
+    class Alternating:
+        def __init__(self):
+            self.turn = 0
+
+        def backward(self, losses, output, model):
+            self.turn += 1
+            name = ("kind", "size")[self.turn % 2]
+            losses[name].backward()
+            return {other: float(other == name) for other in losses}
+
+    history = fit(build(), samples(40), epochs=1, batch_size=10, balancer=Alternating(), progress=False)
+    assert history.weights[0] == {"kind": 0.5, "size": 0.5}
