@@ -31,9 +31,9 @@ To add an exercise to chapter NN:
 
    The stub returns None or `...`, or raises NotImplementedError (in a class, always the latter). Every
    exercise has a check: a recall question asks for a value, as in `check("which-arrow", answer)` under
-   `answer = ...`; an open one asks for the number or the function that the reader found. Stub and solution see
-   the chapter's imports and the functions and classes that it defines above, nothing else, so that tests run
-   them in no time.
+   `answer = ...`; an open one asks for the number or the function that the reader found. Stub and solution
+   see the chapter's imports and the functions and classes that it defines above, nothing else, so that tests
+   run them in no time.
 
 2. In `mtmm_lib/lesson/exercises/chNN.py`, the check. It tests the answer against the mathematics on random
    inputs (the seed is set, the lesson's own random state left alone), and raises `Hint`:
@@ -198,8 +198,8 @@ def _watched(answer: Any) -> Any:
 
 
 def _explain(error: Exception) -> str:
-    name = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    name = traceback.format_exception_only(error)[0].strip().split("\n")[0][:300]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.line and not frame.filename.startswith(_LIBRARIES):
-            return f"Your code stopped at line {frame.lineno}, `{frame.line}`, with {name[:300]}"
-    return f"Your answer could not be checked ({name[:300]}). Is it what the exercise asks for?"
+            return f"Your code stopped at line {frame.lineno}, `{frame.line}`, with {name}"
+    return f"Your answer could not be checked ({name}). Is it what the exercise asks for?"
