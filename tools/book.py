@@ -20,6 +20,7 @@ from tools.execute import execute, read
 from tools.project import BUILD, FRONT, ROOT, jobs, notebooks
 
 KEPT_CACHES = 3
+JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
 def fingerprint() -> str:
@@ -30,7 +31,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256(os.environ.get("MTMM_SEED", "0").encode())
     files = [ROOT / "constraints.txt"]
     for folder in ("mtmm_lib", "data"):
-        files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
     for path in sorted(files):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
@@ -42,11 +43,16 @@ def cache_folder() -> Path:
 
 
 def fill_cache(folder: Path, paths: list[Path]) -> dict[Path, NotebookNode]:
-    """Execute those of ``paths`` that the cache in ``folder`` lacks; return all of them with their outputs."""
-    for old in sorted(BUILD.glob(".jupyter_cache-*"), key=lambda path: path.stat().st_mtime)[:-KEPT_CACHES]:
-        shutil.rmtree(old)
-    cache = get_cache(folder)
+    """Execute those of ``paths`` that the cache in ``folder`` lacks; return all, with their outputs.
+
+    Raises:
+        SystemExit: a notebook failed; the message names it, the cell and the error.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(folder.parent.glob(".jupyter_cache-*"), key=lambda path: path.stat().st_mtime):
+        if len(list(folder.parent.glob(".jupyter_cache-*"))) > KEPT_CACHES and old != folder:
+            shutil.rmtree(old)
+    cache = get_cache(folder)
 
     def missing(path: Path) -> bool:
         try:
@@ -55,39 +61,41 @@ def fill_cache(folder: Path, paths: list[Path]) -> dict[Path, NotebookNode]:
             return True
         return False
 
-    tasks = [(path, path.relative_to(ROOT).as_posix(), {}) for path in paths if missing(path)]
+    tasks = [(path, path.name, {}) for path in paths if missing(path)]
     runs = execute(tasks, jobs()) if tasks else []
     for run in runs:
         if run.error is None:
-            bundle = CacheBundleIn(run.notebook, str(run.path), data={"execution_seconds": run.seconds})
-            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            result = CacheBundleIn(run.notebook, str(run.path), data={"execution_seconds": run.seconds})
+            cache.cache_notebook_bundle(result, check_validity=False, overwrite=True)
     if failed := [f"{run.label}: {run.error}" for run in runs if run.error]:
         raise SystemExit("\n".join(["A notebook failed; the site is not built.", *failed]))
     return {path: cache.merge_match_into_notebook(read(path))[1] for path in paths}
 
 
-def build(folder: Path, fresh: bool) -> None:
-    """Build the site with Jupyter Book; any warning ends it with an error."""
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(ROOT), "-W", "--keep-going", "-q"]
+def build(folder: Path, root: Path = ROOT, *, fresh: bool = False) -> None:
+    """Build the site of the book in ``root`` with Jupyter Book.
+
+    Raises:
+        SystemExit: when there was any warning.
+    """
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-W", "--keep-going", "-q"]
     environment = {**os.environ, "MTMM_EXECUTION_CACHE": str(folder)}
-    finished = subprocess.run(command + ["--all"] * fresh, env=environment, cwd=ROOT)
-    if finished.returncode:
-        raise SystemExit("The site has warnings or errors (above).")
+    if subprocess.run(command + ["--all"] * fresh, env=environment, cwd=ROOT).returncode:
+        raise SystemExit("The site has warnings or errors; they stand above.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="write every page anew")
-    arguments = parser.parse_args()
+    fresh = parser.parse_args().all
     start = time.perf_counter()
     for path in chapters.write():
         print("written:", path.relative_to(ROOT))
     vendor.fetch()
     folder = cache_folder()
-    executed = fill_cache(folder, [FRONT, *notebooks()])
-    generate.write(executed)
-    build(folder, arguments.all)
-    print(f"built in {time.perf_counter() - start:.1f} s: {BUILD / 'html' / 'index.html'}")
+    generate.write(fill_cache(folder, [FRONT, *notebooks()]))
+    build(folder, fresh=fresh)
+    print(f"{time.perf_counter() - start:.1f} s: {BUILD / 'html' / 'index.html'}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ if find_spec("mtmm_lib") is None:
 
 
 def launch_links(name: str) -> str:
-    """Links that open the notebook ``chapters/<name>.ipynb`` elsewhere, for readers who meet it on its own."""
+    """Links that open the notebook elsewhere, for readers who meet it outside the site."""
     site = repository().removeprefix("https://github.com/")
     path = f"chapters/{name}.ipynb"
     return (
@@ -66,7 +66,9 @@ def stale() -> list[str]:
     """What is wrong with the derived notebooks, one sentence each; empty when they are in step."""
     wanted = {CHAPTERS / f"{source.stem}.ipynb": derive(source) for source in sources()}
     found = {path: path.read_text(encoding="utf-8") for path in CHAPTERS.glob("*.ipynb")}
-    problems = [f"{path.relative_to(ROOT)} has no source in chapters/src" for path in found.keys() - wanted.keys()]
+    problems = [
+        f"{path.relative_to(ROOT)} has no source in chapters/src" for path in found.keys() - wanted.keys()
+    ]
     problems += [
         f"{path.relative_to(ROOT)} is {'missing' if path not in found else 'out of step with its source'}"
         for path, text in wanted.items()
@@ -88,7 +90,9 @@ def write() -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when a notebook is out of step")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail when a notebook is out of step"
+    )
     if parser.parse_args().check:
         if problems := stale():
             raise SystemExit("\n".join([*problems, "Run `make chapters`."]))

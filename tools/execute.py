@@ -77,7 +77,7 @@ async def _run(run: Run, environment: Mapping[str, str], slots: asyncio.Semaphor
 
 
 def execute(tasks: Sequence[tuple[Path, str, Mapping[str, str]]], jobs: int) -> list[Run]:
-    """Run every ``(path, label, extra environment)`` with ``jobs`` kernels at a time; progress goes to tqdm."""
+    """Run every ``(path, label, extra environment)`` ``jobs`` kernels at a time."""
 
     async def all_of_them() -> list[Run]:
         slots = asyncio.Semaphore(jobs)

@@ -1,23 +1,168 @@
-"""Pages of the site that are made from the executed notebooks and from the library; they are not kept in git."""
+"""Pages of the site made from the executed notebooks, the data and the library; git does not keep them."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from nbformat import NotebookNode
+from packaging.requirements import Requirement
 
-from tools.project import GENERATED
+import mtmm_lib
+from mtmm_lib.lesson import records
+from mtmm_lib.lesson.article import STATEMENTS
+from tools.project import GENERATED, ROOT, pyproject
+
+Record = dict[str, Any]
+
+MARKS = {"supported": "✓ supported", "refuted": "✗ refuted", "unresolved": "? unresolved"}
+
+LEDGER = """\
+# Claims ledger
+
+The article that this book follows makes statements: six advantages (A1–A6) and seven challenges (C1–C7) of
+multi-task and multi-modal learning, and more about methods and applications. Here each of them stands beside
+what the lessons measured. The page is made from the executed notebooks, and a claim that does not hold stops
+the build. A statement that the measurements refute is as welcome here as one that they support.
+
+| | The article says | Verdicts so far |
+|---|---|---|
+"""
+
+RUNS = """\
+# Run times and versions
+
+The lessons on this site were executed with the versions and in the times below.
+
+| Lesson | Seconds | Device | Threads | Python | torch | numpy | mtmm_lib | MTMM_SEED |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+CARDS = """\
+# Data cards
+
+What the book's own data is, how it was made, under which licence, and what it cannot do.
+"""
+
+MODULE = """\
+# `{module}`
+
+```{{eval-rst}}
+.. automodule:: {module}
+   :members: {names}
+   :undoc-members:
+   :show-inheritance:
+```
+"""
+
+
+def link(record: Record, names: dict[str, str]) -> str:
+    """The chapter that a record comes from, as a link."""
+    return f"[chapter {int(record['chapter'])}](../../chapters/{names[record['chapter']]}.ipynb)"
+
+
+def ledger(claims: list[Record], names: dict[str, str]) -> str:
+    """Every statement of the article beside what the book measured."""
+
+    def about(label: str | None) -> list[Record]:
+        return [claim for claim in claims if claim["supports"] == label]
+
+    def rows() -> Iterator[str]:
+        for label, words in STATEMENTS.items():
+            verdicts = sorted({MARKS[claim["verdict"]] for claim in about(label)})
+            if verdicts:
+                yield f"| {label} | {words} | [{', '.join(verdicts)}](#ledger-{label.lower()}) |\n"
+            elif label[0] in "AC":
+                yield f"| {label} | {words} | not tested yet |\n"
+
+    def entry(claim: Record) -> str:
+        mark = f"**{MARKS[claim['verdict']]}.** " if claim["supports"] else ""
+        missing = f" What would settle it: {claim['missing']}" if claim["missing"] else ""
+        measured = f"*Measured:* {claim['result']['text']} ({link(claim, names)})."
+        return f"- {mark}{claim['statement']}. {measured}{missing}\n"
+
+    text = LEDGER + "".join(rows())
+    for label, words in STATEMENTS.items():
+        if about(label):
+            text += f"\n(ledger-{label.lower()})=\n## {label}: {words}\n\n" + "".join(
+                map(entry, about(label))
+            )
+    if about(None):
+        text += "\n## Facts of the book's own\n\n" + "".join(map(entry, about(None)))
+    return text
+
+
+def runs(footers: list[Record], names: dict[str, str]) -> str:
+    """Seconds, device and versions of every executed chapter; versions of what the book depends on."""
+    text = RUNS
+    for footer in footers:
+        shown = [footer[key] for key in ("seconds", "device", "threads")]
+        shown += [*footer["versions"].values(), footer["seed"]]
+        text += f"| {link(footer, names)} | " + " | ".join(map(str, shown)) + " |\n"
+    project = pyproject()["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["lab"]
+    lines += project["optional-dependencies"]["book"]
+    text += "\n## What the book depends on\n\n| Package | Version | Allowed |\n|---|---|---|\n"
+    for wanted in sorted({Requirement(line) for line in lines}, key=lambda wanted: wanted.name.lower()):
+        if wanted.marker is None or wanted.marker.evaluate():
+            text += f"| {wanted.name} | {version(wanted.name)} | {wanted.specifier} |\n"
+    return text
+
+
+def data_cards() -> str:
+    """The cards of the embedded data sets, one section each."""
+    text = CARDS
+    for path in sorted((ROOT / "data").glob("*/CARD.md")):
+        card = path.read_text(encoding="utf-8").strip()
+        card = re.sub(r"\(\.\./(\w+)/CARD\.md\)", r"(#card-\1)", card)
+        card = re.sub(r"^(?=#+ )", "#", card, flags=re.MULTILINE)
+        text += f"\n(card-{path.parent.name})=\n{card}\n"
+    return text
+
+
+def documented() -> dict[str, list[str]]:
+    """Public module → its public names. A name stands with the shortest path that the library gives it."""
+    found: dict[str, list[str]] = {}
+    seen: set[int] = set()
+    modules = [module.name for module in pkgutil.walk_packages(mtmm_lib.__path__, "mtmm_lib.")]
+    for path in sorted(modules, key=lambda path: (path.count("."), path)):
+        if path.startswith("mtmm_lib.lesson.") or "._" in path:  # a lesson imports from the package alone
+            continue
+        members = vars(importlib.import_module(path))
+        own = {name: value for name, value in members.items() if _home(value).startswith(path)}
+        names = [name for name in members.get("__all__", own) if name in own and not name.startswith("_")]
+        if names := [name for name in names if id(own[name]) not in seen]:
+            found[path] = names
+            seen |= {id(own[name]) for name in names}
+    return found
+
+
+def _home(value: object) -> str:
+    return getattr(value, "__module__", None) or ""
 
 
 def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
     """File name → text of every generated page."""
-    return {}
+    claims = [record for notebook in executed.values() for record in records(notebook, "claim")]
+    footers = [record for notebook in executed.values() for record in records(notebook, "footer")]
+    names = {path.stem[:2]: path.stem for path in executed}
+    modules = documented().items()
+    return {
+        "ledger.md": ledger(claims, names),
+        "runs.md": runs(footers, names),
+        "data-cards.md": data_cards(),
+        **{f"reference/{m}.md": MODULE.format(module=m, names=", ".join(names)) for m, names in modules},
+    }
 
 
 def write(executed: dict[Path, NotebookNode]) -> None:
     """Write the pages that changed (an untouched file is not built again) and remove those of the past."""
     wanted = pages(executed)
-    GENERATED.mkdir(parents=True, exist_ok=True)
     for path in GENERATED.rglob("*.md"):
         if path.relative_to(GENERATED).as_posix() not in wanted:
             path.unlink()

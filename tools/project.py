@@ -39,7 +39,8 @@ def sources(names: list[str] | None = None) -> list[Path]:
         return found
     picked = [path for path in found if any(path.stem.startswith(name) for name in names)]
     if not picked:
-        raise SystemExit(f"No chapter matches {', '.join(names)}; there are: " + ", ".join(p.stem for p in found))
+        there_are = ", ".join(path.stem for path in found)
+        raise SystemExit(f"No chapter matches {', '.join(names)}; there are: {there_are}")
     return picked
 
 

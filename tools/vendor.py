@@ -1,7 +1,7 @@
-"""The two scripts that the site serves itself, mathematics and widgets, taken from their npm packages.
+"""What the site serves itself (mathematics, widgets, type), taken from npm packages.
 
-``package.json`` names the packages, their versions and the hashes of their archives. Where npm is not available
-the site refers to the same files of the same versions at their public address.
+``package.json`` names the packages, their versions and the hashes of their archives. Where npm is not
+available the site loads the same versions of the scripts from their public address, and no fonts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from tools.project import BUILD, ROOT
 
 FOLDER = BUILD / "vendor"
 PUBLIC = "https://cdn.jsdelivr.net/npm"
-# package -> the script a page loads, and the folder of files that script fetches (its fonts)
-SCRIPTS = {
-    "mathjax": ("es5/tex-chtml-full.js", "es5/output/chtml/fonts/woff-v2/"),
-    "@jupyter-widgets/html-manager": ("dist/embed.js", None),
+# package → what a page loads, and what that loads in turn
+FILES = {
+    "mathjax": (["es5/tex-chtml-full.js"], ["es5/output/chtml/fonts/woff-v2/*.woff"]),
+    "@jupyter-widgets/html-manager": (["dist/embed.js"], ["dist/*.woff2"]),
+    "@fontsource-variable/source-serif-4": (["index.css", "wght-italic.css"], ["files/*-wght-*.woff2"]),
+    "@fontsource-variable/source-sans-3": (["index.css"], ["files/*-wght-normal.woff2"]),
 }
 
 
@@ -39,50 +42,46 @@ def folder(package: str) -> Path:
     return FOLDER / f"{package}@{packages()['dependencies'][package]}"
 
 
-def script(package: str) -> str:
-    """The address of the package's script for a page: below ``_static`` when it was fetched, else public."""
-    path = folder(package) / SCRIPTS[package][0]
-    if path.exists():
-        return path.relative_to(FOLDER).as_posix()
-    return f"{PUBLIC}/{package}@{packages()['dependencies'][package]}/{SCRIPTS[package][0]}"
+def addresses(package: str) -> list[str]:
+    """What a page loads: below ``_static`` when it was fetched; else scripts from outside, and no type."""
+    loaded = FILES[package][0]
+    if folder(package).exists():
+        return [(folder(package) / name).relative_to(FOLDER).as_posix() for name in loaded]
+    version = packages()["dependencies"][package]
+    return [f"{PUBLIC}/{package}@{version}/{name}" for name in loaded if name.endswith(".js")]
 
 
 def fetch() -> None:
     """Fetch what is not there yet, with npm; without npm, say so and leave the public address."""
+    npm = shutil.which("npm")
     for package, version in packages()["dependencies"].items():
-        target = folder(package)
-        if target.exists():
-            continue
-        npm = shutil.which("npm")
-        if npm is None:
-            print(f"npm is not installed: the site will load {package} from {PUBLIC}")
+        if folder(package).exists():
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            command = [npm, "pack", "--silent", "--pack-destination", scratch, f"{package}@{version}"]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
-            archives = list(Path(scratch).glob("*.tgz"))
-            if done.returncode or not archives:
-                print(f"npm could not fetch {package}@{version}: the site will load it from {PUBLIC}")
+            command = ["pack", "--silent", "--pack-destination", scratch, f"{package}@{version}"]
+            if npm is None or subprocess.run([npm, *command], cwd=scratch, capture_output=True).returncode:
+                print(f"npm could not fetch {package} {version}: see tools/vendor.py for what that means")
                 continue
-            check(archives[0], packages()["integrity"][package])
-            unpack(archives[0], target, SCRIPTS[package])
+            archive = next(Path(scratch).glob("*.tgz"))
+            check(archive, packages()["integrity"][package])
+            unpack(archive, folder(package), [*FILES[package][0], *FILES[package][1], "LICENSE*"])
 
 
 def check(archive: Path, integrity: str) -> None:
     """Refuse an archive whose SHA-512 is not the one in ``package.json``."""
     found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != integrity:
-        raise SystemExit(f"{archive.name}: expected {integrity}, got {found}. Was the version in package.json raised?")
+        raise SystemExit(f"{archive.name}: package.json expects {integrity}, the archive has {found}")
 
 
-def unpack(archive: Path, target: Path, wanted: tuple[str, str | None]) -> None:
+def unpack(archive: Path, target: Path, wanted: list[str]) -> None:
     """Unpack the wanted files; the target appears only when it is complete."""
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     with tarfile.open(archive) as tar:
         for member in tar.getmembers():
-            name = member.name.removeprefix("package/")
-            if member.isfile() and (name == wanted[0] or (wanted[1] and name.startswith(wanted[1]))):
+            name = member.name.split("/", 1)[-1]  # all lies in one folder, "package"
+            if member.isfile() and any(fnmatch(name, pattern) for pattern in wanted):
                 path = partial / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(tar.extractfile(member).read())

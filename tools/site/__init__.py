@@ -1,0 +1,80 @@
+"""The local Sphinx extension of the site: addresses, scripts, and what the configuration file cannot say."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+from tools import vendor
+from tools.project import repository
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    """Addresses from ``pyproject.toml``, scripts from the site itself, results from the execution cache."""
+    config.html_theme_options.update(
+        repository_url=repository(),
+        repository_branch="main",
+        use_repository_button=True,
+        use_issues_button=True,
+    )
+    config.html_static_path.append(str(Path(__file__).parent / "static"))
+    if vendor.FOLDER.is_dir():
+        config.html_static_path.append(str(vendor.FOLDER))
+    (config.mathjax_path,) = vendor.addresses("mathjax")
+    config.mathjax_options = {"defer": "defer"}
+    config.nb_ipywidgets_js = {address: {} for address in vendor.addresses("@jupyter-widgets/html-manager")}
+    for package in ("source-serif-4", "source-sans-3"):
+        for address in vendor.addresses(f"@fontsource-variable/{package}"):
+            app.add_css_file(address, priority=400)
+    if folder := os.environ.get("MTMM_EXECUTION_CACHE"):
+        config.nb_execution_cache_path = folder
+
+
+def finish_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Leave out Thebe's scripts, which the book does not use and which clash; name the problem button."""
+
+    def of_thebe(script: Any) -> bool:
+        body = getattr(script, "attributes", {}).get("body", "")
+        return "thebe" in f"{getattr(script, 'filename', '')} {body}"
+
+    context["script_files"] = [script for script in context["script_files"] if not of_thebe(script)]
+    buttons = context.get("header_buttons", [])
+    for button in [button for group in buttons for button in group.get("buttons", [])]:
+        if button.get("label") == "source-issues-button":
+            button["text"] = "report a problem"
+    if page == app.config.root_doc:  # it explains, it is no lesson to open elsewhere
+        context["header_buttons"] = [button for button in buttons if button.get("label") != "launch-buttons"]
+
+
+# What Markdown and reStructuredText write differently inside a line: code, mathematics, and characters that
+# mean nothing in the one and something in the other.
+_INLINE = re.compile(
+    r"(?P<code>``?)(?P<text>[^`]+)(?P=code)|\$(?P<math>[^$]+)\$|(?P<special>[*|]|(?<=\w)_(?!\w))"
+)
+
+
+def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Docstrings are in Markdown, which help() and JupyterLab show well; autodoc reads reStructuredText."""
+
+    def inline(match: re.Match[str]) -> str:
+        if match["code"]:
+            glue = "\\ " if match.string[match.end() :][:1].isalnum() else ""  # as in `Batch`es
+            return f"``{' '.join(match['text'].split())}``{glue}"
+        return rf":math:`{match['math']}`" if match["math"] else f"\\{match['special']}"
+
+    lines[:] = _INLINE.sub(inline, "\n".join(lines)).split("\n")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", configure, priority=100)  # before the theme and the notebook parser read it
+    app.connect("html-page-context", finish_page, priority=900)  # after the theme made its buttons
+    app.connect(
+        "autodoc-process-docstring", from_markdown, priority=100
+    )  # before napoleon reads the sections
+    app.add_js_file("mathematics.js", priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
