@@ -119,10 +119,9 @@ class Gain:
         if self.relation in ("above", "below"):
             gap = (self.mean - self.bound) * (1 if self.relation == "above" else -1)
             bound = _join(number(self.bound), self.unit) if self.bound else "0"
-            size = (
-                f"by {number(gap / self.se)} standard errors" if self.se else f"by {number(gap)}, no spread"
-            )
+            size = f"by {gap / self.se:.1f} standard errors" if self.se else "without any spread"
             rule = f"{self.relation} {bound} {size}" if gap > 0 else f"not {self.relation} {bound}"
+            rule += ", two are needed" if gap > 0 and not self.holds else ""
         elif self.relation == "within":
             rule = f"{'' if self.holds else 'not '}within {margin} by two standard errors"
         else:
@@ -152,7 +151,7 @@ class Bound:
                 f"a Bound needs a number and low ≤ high, got {self.value} in [{self.low}, {self.high}]"
             )
         if math.isinf(self.low) and math.isinf(self.high):
-            raise ValueError("a Bound needs a finite low or high: without one it could not fail")
+            raise ValueError("a Bound needs a finite low or high: without one it cannot fail")
 
     @property
     def holds(self) -> bool:

@@ -98,7 +98,7 @@ def figure(fig: Figure, alt: str, caption: str = "") -> None:
     picture = pixels(fig, scale=2)
     image = tag(encode(picture, 256), picture.width / 2, alt)
     text = (
-        f'<figcaption class="mtmm-soft" style="text-align:left">{escape(caption)}</figcaption>'
+        f'<figcaption class="mtmm-soft" style="text-align:left;font-weight:400">{escape(caption)}</figcaption>'
         if caption
         else ""
     )
