@@ -143,3 +143,36 @@ def _(fuse) -> None:
         raise Hint(
             "Not the mean over the present modalities yet. Try a batch of one sample with one modality."
         )
+
+
+@exercise("shared-or-separate")
+def _(paired) -> None:
+    for _ in range(5):
+        n = int(torch.randint(4, 20, ()))
+        luck = 5 * torch.randn(n, dtype=torch.float64)
+        a, b = (luck + torch.randn(n, dtype=torch.float64) for _ in range(2))
+        d = a - b
+        mean, error = d.mean().item(), d.std().item() / n**0.5
+        try:
+            got_mean, got_error = (float(value) for value in paired(a.tolist(), b.tolist()))
+        except (TypeError, ValueError):
+            raise Hint("Return two numbers, the mean of the differences and its standard error.") from None
+        if abs(got_mean - mean) > 1e-9:
+            raise Hint(f"The mean of the differences a − b is {mean:.4f} here, but yours is {got_mean:.4f}.")
+        if abs(got_error - error) < 1e-9:
+            continue
+        if abs(got_error - d.std().item()) < 1e-9:
+            raise Hint(
+                "That is the spread of single differences. The mean of n of them varies less, by the root "
+                "of n."
+            )
+        if abs(got_error - (a.var() / n + b.var() / n).sqrt().item()) < 1e-9:
+            raise Hint(
+                "You combine the spreads of a and of b, as if the runs were unrelated. Take the differences "
+                "first: what a seed does to both sides then cancels."
+            )
+        if abs(got_error - d.std(correction=0).item() / n**0.5) < 1e-9:
+            raise Hint("Divide the sum of squares by n − 1: the mean was estimated from the same n numbers.")
+        raise Hint(
+            f"The mean is right; the standard error is {error:.4f} here, but yours is {got_error:.4f}."
+        )

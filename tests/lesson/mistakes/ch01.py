@@ -78,4 +78,25 @@ def fuse(z, present):
     return sum(torch.where(present[m].unsqueeze(1), z[m], 0) for m in z)
 """,
     },
+    "shared-or-separate": {
+        "spread of single differences": """
+def paired(a, b):
+    d = torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)
+    return d.mean().item(), d.std().item()
+""",
+        "as if the runs were unrelated": """
+def paired(a, b):
+    a, b = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+    return (a.mean() - b.mean()).item(), ((a.var() + b.var()) / len(a)).sqrt().item()
+""",
+        "n − 1": """
+def paired(a, b):
+    d = torch.tensor(a, dtype=torch.float64) - torch.tensor(b, dtype=torch.float64)
+    return d.mean().item(), d.std(correction=0).item() / len(d) ** 0.5
+""",
+        "two numbers": """
+def paired(a, b):
+    return sum(a) / len(a) - sum(b) / len(b)
+""",
+    },
 }
