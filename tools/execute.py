@@ -55,11 +55,14 @@ def failed_cell(notebook: NotebookNode) -> str:
     return "no cell shows an error"
 
 
-async def _run(run: Run, environment: Mapping[str, str], slots: asyncio.Semaphore) -> Run:
+async def _run(
+    run: Run, environment: Mapping[str, str], slots: asyncio.Semaphore, go_on_after: Sequence[str]
+) -> Run:
     async with slots:
         client = NotebookClient(
             run.notebook,
             timeout=TIMEOUT,
+            allow_error_names=list(go_on_after),
             kernel_name="python3",
             extra_arguments=["--log-level=ERROR"],
             record_timing=False,  # timings in the cells' metadata would change the notebook's cache key
@@ -76,12 +79,20 @@ async def _run(run: Run, environment: Mapping[str, str], slots: asyncio.Semaphor
         return run
 
 
-def execute(tasks: Sequence[tuple[Path, str, Mapping[str, str]]], jobs: int) -> list[Run]:
-    """Run every ``(path, label, extra environment)`` ``jobs`` kernels at a time."""
+def execute(
+    tasks: Sequence[tuple[Path, str, Mapping[str, str]]], jobs: int, go_on_after: Sequence[str] = ()
+) -> list[Run]:
+    """Run notebooks, ``jobs`` at a time, and show the progress.
+
+    Args:
+        tasks: for each run the notebook, a label that no other run has, and additions to the environment.
+        jobs: how many kernels work at once.
+        go_on_after: names of exceptions that do not end a run.
+    """
 
     async def all_of_them() -> list[Run]:
         slots = asyncio.Semaphore(jobs)
-        runs = [_run(Run(path, read(path), label), extra, slots) for path, label, extra in tasks]
+        runs = [_run(Run(path, read(path), label), extra, slots, go_on_after) for path, label, extra in tasks]
         done = []
         with tqdm(total=len(runs), desc="executing", unit="notebook") as bar:
             for finished in asyncio.as_completed(runs):
