@@ -19,7 +19,8 @@ SCALE = 1.5
 # The widgets' own sheet lets labels wrap badly on narrow pages and knows no dark page but JupyterLab's.
 _STYLE = """<style>
 .mtmm-explorer{overflow:hidden}
-.mtmm-explorer .widget-slider,.mtmm-explorer .widget-toggle-buttons{width:100%;max-width:30rem;height:auto;margin-bottom:4px}
+.mtmm-explorer .widget-slider,.mtmm-explorer .widget-toggle-buttons{width:100%;max-width:30rem;height:auto;
+margin-bottom:4px}
 .mtmm-explorer .widget-toggle-buttons{display:flex;align-items:center}
 .mtmm-explorer .widget-label{text-align:left}
 .mtmm-explorer .widget-html-content{line-height:0}

@@ -12,7 +12,7 @@ from typing import Any
 KEY = "mtmm"
 
 LIGHT = (
-    "--mtmm-ink:#1b2733;--mtmm-soft:#56646f;--mtmm-line:#b9c4cd;--mtmm-paper:#f5f7f9;--mtmm-accent:#b84a00;"
+    "--mtmm-ink:#1b2733;--mtmm-soft:#56646f;--mtmm-line:#b9c4cd;--mtmm-paper:#f5f7f9;--mtmm-accent:#ad4600;"
     "--mtmm-glow:#fdeadb;--mtmm-good:#00724f;--mtmm-bad:#b3261e;--mtmm-open:#6a5200;"
     "--mtmm-blue:#0072b2;--mtmm-green:#008a64;--mtmm-purple:#b0568d"
 )
@@ -31,6 +31,8 @@ body.vscode-dark .mtmm,html[theme="dark"] .mtmm{{{DARK}}}
 .cell_output .text_html:has(>.mtmm){{background:none!important;padding:0!important}}
 .mtmm *{{box-sizing:border-box}}
 .mtmm p{{margin:.15rem 0;color:inherit}}
+.mtmm figure{{margin:0}}
+.mtmm figcaption{{text-align:left;font-weight:400}}
 .mtmm-box{{background:var(--mtmm-paper);border:1px solid var(--mtmm-line);border-radius:.4rem;
 border-left:.3rem solid var(--mtmm-tone);padding:.6rem .9rem;overflow-wrap:anywhere}}
 .mtmm-good{{--mtmm-tone:var(--mtmm-good)}}.mtmm-bad{{--mtmm-tone:var(--mtmm-bad)}}

@@ -97,9 +97,5 @@ def figure(fig: Figure, alt: str, caption: str = "") -> None:
     """
     picture = pixels(fig, scale=2)
     image = tag(encode(picture, 256), picture.width / 2, alt)
-    text = (
-        f'<figcaption class="mtmm-soft" style="text-align:left;font-weight:400">{escape(caption)}</figcaption>'
-        if caption
-        else ""
-    )
-    page.show(f'<figure style="margin:0">{image}{text}</figure>', caption or alt)
+    text = f'<figcaption class="mtmm-soft">{escape(caption)}</figcaption>' if caption else ""
+    page.show(f"<figure>{image}{text}</figure>", caption or alt)

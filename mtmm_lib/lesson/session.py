@@ -7,10 +7,11 @@ import platform
 import random
 import time
 from html import escape
-from importlib.metadata import version
 
+import numpy
 import torch
 
+import mtmm_lib
 from mtmm_lib.lesson import page, strip
 
 SEEDS_PER_BOOK = 1000
@@ -60,8 +61,6 @@ def start(chapter: str) -> None:
     Raises:
         ValueError: when there is no such chapter.
     """
-    import numpy
-
     from mtmm_lib.lesson import plots
 
     drawing = strip.html(chapter)
@@ -82,8 +81,8 @@ def footer() -> None:
         "versions": {
             "Python": platform.python_version(),
             "torch": torch.__version__,
-            "numpy": version("numpy"),
-            "mtmm_lib": version("mtmm-lib"),
+            "numpy": numpy.__version__,
+            "mtmm_lib": mtmm_lib.__version__,
         },
         "seconds": round(time.perf_counter() - _state["since"], 1),
         "device": device,

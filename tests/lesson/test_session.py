@@ -1,0 +1,64 @@
+"""Seeds, start and footer."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from mtmm_lib.lesson import footer, seed, seeds, start
+from mtmm_lib.lesson.article import CHAPTER_ARROWS
+
+
+def test_seeds_of_two_books_never_meet(monkeypatch) -> None:
+    used = []
+    for book in range(20):
+        monkeypatch.setenv("MTMM_SEED", str(book))
+        used += seeds(1000)
+    assert len(set(used)) == len(used) == 20_000
+
+
+def test_seeds_are_the_first_ones_by_default(monkeypatch) -> None:
+    monkeypatch.delenv("MTMM_SEED", raising=False)
+    assert seeds(3) == [seed(0), seed(1), seed(2)] == [0, 1, 2]
+    assert seeds(2, first=7) == [7, 8]
+
+
+@pytest.mark.parametrize("value", ["", "-1", "1.5", "one"])
+def test_a_wrong_book_seed_is_refused(monkeypatch, value: str) -> None:
+    monkeypatch.setenv("MTMM_SEED", value)
+    with pytest.raises(ValueError, match="MTMM_SEED"):
+        seed()
+
+
+@pytest.mark.parametrize("k", [-1, 1000])
+def test_a_seed_of_another_book_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match="0 to 999"):
+        seed(k)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(()).item()])
+def test_start_seeds_everything(monkeypatch, draw) -> None:
+    drawn = []
+    for book in ("1", "1", "2"):
+        monkeypatch.setenv("MTMM_SEED", book)
+        start("01")
+        drawn.append(draw())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_start_says_the_picture_in_words_where_there_is_no_notebook(capsys) -> None:
+    start("09")
+    assert capsys.readouterr().out.strip().endswith("Highlighted: fusion.")
+    for chapter in ("22", "1", ""):
+        with pytest.raises(ValueError, match="the chapters are 00"):
+            start(chapter)
+    assert list(CHAPTER_ARROWS) == [f"{i:02}" for i in range(22)]
+
+
+def test_footer_says_what_a_reader_needs_to_repeat_the_lesson(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("MTMM_SEED", "4")
+    footer()
+    text = capsys.readouterr().out
+    for part in (f"torch {torch.__version__}", "mtmm_lib ", "Python 3.", " s ·", "MTMM_SEED 4", "thread"):
+        assert part in text
