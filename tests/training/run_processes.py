@@ -42,13 +42,14 @@ def runs(folder: str) -> dict[str, dict]:
     for name, train, changes in (
         ("plain", data, {"optimizer": torch.optim.SGD}),
         ("adam", data, {"valid": valid, "balancer": StaticWeights({"size": 0.5})}),
+        ("odd batches", data, {"optimizer": torch.optim.SGD, "batch_size": 5}),
         ("choosing", data, {"balancer": Largest(), "optimizer": torch.optim.SGD}),
         ("loader", loader, {"optimizer": torch.optim.SGD}),
         ("checkpoint", data, {"checkpoint": os.path.join(folder, "run.pt"), "optimizer": torch.optim.SGD}),
     ):
         # Other initial weights in other processes: the first one's have to win.
         model = build(seed=rank, sharing=TetheredSharing)
-        history = fit(model, train, device="cpu", **settings, **changes)
+        history = fit(model, train, device="cpu", **{**settings, **changes})
         results[name] = {
             "weights": weights(model),
             "train_loss": history.train_loss,

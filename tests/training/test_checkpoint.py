@@ -54,10 +54,13 @@ def timeless(history):
 @pytest.mark.parametrize("stop", [3, 7, 12])
 @pytest.mark.parametrize("validate", [False, True])
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, stop, validate):
-    data = samples()
-    valid = samples(seed=1) if validate else None
+    data, valid = samples(), None
+    if validate:  # on targets of the opposite sign, so that the best epoch lies before the interruption
+        valid = samples(seed=1)
+        valid.targets["size"].neg_()
     whole, broken = build(dropout=0.3), build(dropout=0.3)
     expected = train(whole, data, valid=valid, balancer=Counting(), **settings)
+    assert expected.best_epoch == (0 if validate else None)
     file = tmp_path / "new folder" / "run.pt"
     with pytest.raises(Interrupted):
         train(broken, data, valid=valid, balancer=Counting(stop), checkpoint=file, **settings)

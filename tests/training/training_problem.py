@@ -14,11 +14,12 @@ from mtmm_lib.tasks import Classification, Regression, Task
 
 
 class TetheredSharing(HardSharing):
-    """Hard sharing with a penalty on its weights."""
+    """Hard sharing with a penalty on its weights and on its mean activity."""
 
     def forward(self, z: Tensor) -> Shared:
         shared = super().forward(z)
-        return Shared(shared.features, penalty=0.01 * sum(p.square().sum() for p in self.parameters()))
+        size = sum(p.square().sum() for p in self.parameters())
+        return Shared(shared.features, penalty=0.01 * size + shared.features[self.tasks[0]].square().mean())
 
 
 def build(
