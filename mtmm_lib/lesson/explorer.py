@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import uuid
 from collections.abc import Callable, Sequence
+from html import escape
 from math import prod
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from mtmm_lib.lesson import plots
@@ -28,6 +33,24 @@ margin-bottom:4px}
 html[data-theme="dark"] .mtmm-explorer{--jp-widgets-label-color:#e9eef2;--jp-widgets-readout-color:#e9eef2}
 </style>"""
 
+# The frames and the browser's own controls; the point's frame is found by counting as through nested loops.
+_PLAIN = """<div id="%(id)s">%(controls)s<div>%(frames)s</div></div><script>(function () {
+  const box = document.getElementById("%(id)s"), options = %(options)s;
+  const controls = [...box.querySelectorAll("input, select")], frames = [...box.querySelectorAll("img")];
+  function show() {
+    let at = 0;
+    controls.forEach((control, k) => {
+      at = at * options[k].length + Number(control.value);
+      if (control.type !== "range") return;
+      control.setAttribute("aria-valuetext", options[k][control.value]);
+      control.nextElementSibling.textContent = options[k][control.value];
+    });
+    frames.forEach((frame, i) => { frame.style.display = i === at ? "" : "none"; });
+  }
+  controls.forEach(control => control.addEventListener("input", show));
+  show();
+})();</script>"""
+
 
 def explore(
     draw: Callable[..., Figure],
@@ -39,7 +62,8 @@ def explore(
 ) -> ipywidgets.VBox:
     """A figure with a control per parameter. It works in the Lab, and on a page without a kernel.
 
-    `draw(**point)` is called once for each point of the grid. Shows itself as the last line of a cell.
+    `draw(**point)` is called once for each point of the grid. Shows itself as the last line of a cell. In
+    Colab, whose front end does not know these widgets, the same frames come with the browser's own controls.
 
     Args:
         draw: returns a matplotlib figure for one point.
@@ -47,6 +71,7 @@ def explore(
         start: the point shown first; the middle of each parameter that it leaves out.
         labels: parameter → the words beside its control; by default the parameter's name.
         grid: one to three parameters, each with its values. Numbers get a slider, text and bool get buttons.
+            Their names are free, but for the arguments above.
 
     Raises:
         ValueError: more than three parameters or 60 frames; a frame above 25 kB; an unknown start or label.
@@ -56,6 +81,11 @@ def explore(
     class Explorer(ipywidgets.VBox):
         def __repr__(self) -> str:  # what stands where widgets cannot
             return describe({name: grid[name][control.index] for name, control in controls.items()})
+
+        def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+            if "google.colab" in sys.modules:
+                return {"text/html": plain(self), "text/plain": repr(self)}
+            return super()._repr_mimebundle_(**kwargs)
 
     start, labels = start or {}, labels or {}
     grid = {name: list(values) for name, values in grid.items()}
@@ -115,11 +145,40 @@ def _frame(fig: Figure, alt: str, point: dict[str, Any]) -> str:
 def _control(label: str, values: list[Any], index: int) -> ipywidgets.Widget:
     import ipywidgets
 
-    if any(isinstance(value, (str, bool)) for value in values):
-        words = {True: "on", False: "off"}
-        options = [(words[value] if isinstance(value, bool) else value, value) for value in values]
-        kind = ipywidgets.ToggleButtons
+    if all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
+        kind, names = ipywidgets.SelectionSlider, [f"{value:g}" for value in values]
     else:
-        options = [(f"{value:g}", value) for value in values]
-        kind = ipywidgets.SelectionSlider
+        words = {True: "on", False: "off"}
+        kind = ipywidgets.ToggleButtons
+        names = [words[value] if isinstance(value, bool) else str(value) for value in values]
+    options = list(zip(names, values, strict=True))
     return kind(options=options, index=index, description=label, style={"description_width": "initial"})
+
+
+def plain(explorer: ipywidgets.VBox) -> str:
+    """The explorer as HTML with the browser's own controls, which needs no widgets in the front end."""
+    import ipywidgets
+
+    *controls, frame, _ = explorer.children
+    frames = [frame]
+    while isinstance(frames[0], ipywidgets.Stack):
+        frames = [child for stack in frames for child in stack.children]
+    options = [list(control._options_labels) for control in controls]
+    drawn = ""
+    for control, names in zip(controls, options, strict=True):
+        if isinstance(control, ipywidgets.SelectionSlider):
+            last = len(names) - 1
+            field = f'<input type="range" min="0" max="{last}" value="{control.index}"> <output></output>'
+        else:
+            choices = (
+                f'<option value="{i}"{" selected" * (i == control.index)}>{escape(name)}</option>'
+                for i, name in enumerate(names)
+            )
+            field = f"<select>{''.join(choices)}</select>"
+        drawn += f"<p><label>{escape(control.description)} {field}</label></p>"
+    return _PLAIN % {
+        "id": f"explorer-{uuid.uuid4().hex}",
+        "controls": drawn,
+        "frames": "".join(frame.value for frame in frames),
+        "options": json.dumps(options).replace("<", "\\u003c"),
+    }

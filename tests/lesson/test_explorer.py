@@ -1,6 +1,7 @@
 """Explorers: each control leads to its frame, in Python by following the links, and in the browser."""
 
 import re
+import sys
 from itertools import product
 
 import ipywidgets
@@ -59,6 +60,8 @@ def test_controls_fit_their_values() -> None:
     widget = explore(
         draw, alt=describe, labels={"a": "the first"}, a=[0.1, 10], b=["x", "y"], c=[True, False]
     )
+    mixed = explore(draw, alt=describe, a=[1, "all", None]).children[0]
+    assert mixed._options_labels == ("1", "all", "None")
     slider, *buttons = widget.children[:3]
     assert isinstance(slider, ipywidgets.SelectionSlider) and slider._options_labels == ("0.1", "10")
     assert slider.description == "the first"
@@ -103,6 +106,29 @@ def test_frames_are_small() -> None:
 
     (frame,) = explore(lines, alt="lines", a=[1]).children[-2].children
     assert len(frame.value) * 3 / 4 < explorer.MAX_BYTES + 1000
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_colab_gets_the_browsers_own_controls(grid, browser, monkeypatch) -> None:
+    widget = explore(draw, alt=describe, **grid)
+    assert "text/html" not in widget._repr_mimebundle_()
+    monkeypatch.setitem(sys.modules, "google.colab", None)
+    bundle = widget._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "text/plain"}
+    tab = browser.new_page()
+    tab.set_content(bundle["text/html"])
+    assert tab.locator("img:visible").get_attribute("alt") == repr(widget)
+    for point in product(*grid.values()):
+        for name, value in zip(grid, point, strict=True):
+            control = tab.get_by_label(name)
+            at = str(grid[name].index(value))
+            control.select_option(at) if control.evaluate("c => c.tagName") == "SELECT" else control.fill(at)
+        expected = describe(**dict(zip(grid, point, strict=True)))
+        assert tab.locator("img:visible").get_attribute("alt") == expected
+    tab.get_by_label("a", exact=False).first.press("Home")
+    assert tab.locator("img:visible").get_attribute("alt").startswith("a 1")
+    assert tab.get_by_label("a", exact=False).first.get_attribute("aria-valuetext") == "1"
+    tab.close()
 
 
 def test_without_widgets_stands_the_text_alternative(outputs) -> None:
