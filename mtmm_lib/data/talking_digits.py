@@ -80,7 +80,7 @@ def _source() -> dict[str, np.ndarray]:
     text, text_length = encode(captions, VOCABULARY, TEXT_LENGTH)
     return {
         "image": image,
-        "image_digit": digits.target,
+        "image_digit": digits.target.astype(np.int64),
         "ink": (ink - ink.mean()) / ink.std(),
         "audio": (decibels - decibels.mean()) / decibels.std(),
         "text": text.reshape(10, -1, TEXT_LENGTH),
