@@ -54,11 +54,16 @@ class _Shown:
         return {"text/html": self.html, "text/plain": self.plain}, metadata
 
 
+def wrap(html: str, classes: str = "") -> str:
+    """HTML with the colours and rules that it needs, ready for any page."""
+    return f'{_STYLE}<div class="mtmm {classes}">{html}</div>'
+
+
 def show(html: str, plain: str, record: dict[str, Any] | None = None, classes: str = "") -> None:
     """Show HTML in a notebook, the plain text where there is none. The text in `html` is escaped already."""
     from IPython.display import display
 
-    display(_Shown(f'{_STYLE}<div class="mtmm {classes}">{html}</div>', plain, record))
+    display(_Shown(wrap(html, classes), plain, record))
 
 
 def box(html: str, plain: str, tone: str, *, label: str = "", role: str = "note", record=None) -> None:

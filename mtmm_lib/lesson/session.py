@@ -63,7 +63,7 @@ def start(chapter: str) -> None:
     """
     from mtmm_lib.lesson import plots
 
-    drawing = strip.html(chapter)
+    drawing = strip.pictures(chapter)
     _state.update(chapter=chapter, since=time.perf_counter())
     random.seed(seed())
     numpy.random.seed(seed())

@@ -103,13 +103,18 @@ def alt(chapter: str | None = None) -> str:
 
 
 def html(chapter: str | None = None) -> str:
-    """The picture for a page, with the arrows of a chapter highlighted; `None`: none of them.
+    """The picture for any page, with the arrows of a chapter highlighted; `None`: none of them.
 
     It follows the page's light or dark theme and stands upright where the page is narrow.
 
     Raises:
         ValueError: when there is no such chapter.
     """
+    return page.wrap(pictures(chapter), "mtmm-strip")
+
+
+def pictures(chapter: str | None = None) -> str:
+    """The wide and the tall picture, of which a page shows the one that fits."""
     return f"{_STYLE}{svg(chapter)}{svg(chapter, tall=True)}"
 
 
