@@ -35,8 +35,8 @@ padding:.45rem .8rem;border-radius:.4rem;margin:0;position:relative}
 .mtmm .MCButton:hover{border-color:var(--mtmm-soft)}
 .mtmm .MCButton:focus-within{outline:2px solid var(--mtmm-blue);outline-offset:1px}
 .mtmm .correctButton,.mtmm .incorrectButton{animation:none;color:var(--mtmm-ink)}
-.mtmm .correctButton{border:2px solid var(--mtmm-good)}
-.mtmm .incorrectButton{border:2px solid var(--mtmm-bad)}
+.mtmm .MCButton.correctButton{border:2px solid var(--mtmm-good)}
+.mtmm .MCButton.incorrectButton{border:2px solid var(--mtmm-bad)}
 .mtmm .correctButton::after{content:"✓";color:var(--mtmm-good);margin-left:auto;padding-left:.6rem}
 .mtmm .incorrectButton::after{content:"✗";color:var(--mtmm-bad);margin-left:auto;padding-left:.6rem}
 .mtmm .Feedback{font-size:.95rem;text-align:left;min-height:1.5em}
