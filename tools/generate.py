@@ -39,8 +39,8 @@ RUNS = """\
 
 The lessons on this site were executed with the versions and in the times below.
 
-| Lesson | Seconds | Device | Threads | Python | torch | numpy | mtmm_lib | MTMM_SEED |
-|---|---|---|---|---|---|---|---|---|
+| Lesson | Seconds | Device | Threads | MTMM_SEED | Versions |
+|---|---|---|---|---|---|
 """
 
 CARDS = """\
@@ -101,8 +101,8 @@ def runs(footers: list[Record], names: dict[str, str]) -> str:
     """Seconds, device and versions of every executed chapter; versions of what the book depends on."""
     text = RUNS
     for footer in footers:
-        shown = [footer[key] for key in ("seconds", "device", "threads")]
-        shown += [*footer["versions"].values(), footer["seed"]]
+        versions = ", ".join(f"{name} {number}" for name, number in footer["versions"].items())
+        shown = [*(footer[key] for key in ("seconds", "device", "threads", "seed")), versions]
         text += f"| {link(footer, names)} | " + " | ".join(map(str, shown)) + " |\n"
     project = pyproject()["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["lab"]
@@ -131,8 +131,9 @@ def documented() -> dict[str, list[str]]:
     seen: set[int] = set()
     modules = [module.name for module in pkgutil.walk_packages(mtmm_lib.__path__, "mtmm_lib.")]
     for path in sorted(modules, key=lambda path: (path.count("."), path)):
-        if path.startswith("mtmm_lib.lesson.") or "._" in path:  # a lesson imports from the package alone
-            continue
+        package, _, name = path.rpartition(".")
+        if package == "mtmm_lib.lesson" or name.startswith("_") or name in found.get(package, ()):
+            continue  # a lesson imports from the package; so does who wants a data set of the module's name
         members = vars(importlib.import_module(path))
         own = {name: value for name, value in members.items() if _home(value).startswith(path)}
         names = [name for name in members.get("__all__", own) if name in own and not name.startswith("_")]
