@@ -15,8 +15,8 @@ help:  ## List the commands
 # One stamp per set of extras: nothing is installed again until the dependencies change.
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(subst -,$(comma),$*)]'
-	touch $@
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(subst -,$(comma),$*)]'
+	touch $@ $(VENV)/.installed-lab
 comma := ,
 
 lab: $(VENV)/.installed-lab  ## Open JupyterLab at chapter 01; ARGS="--no-browser --port 8899" passes on
@@ -41,8 +41,9 @@ lint: $(VENV)/.installed-lab-book-test  ## Style of the code
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 
-constraints: $(VENV)/.installed-lab-book-test  ## Resolve the tested versions anew
-	$(RUN) tools.constraints
+constraints: $(VENV)/.installed-lab-book-test  ## Resolve the tested versions; ARGS=--upgrade takes the newest
+	$(BIN)/python -m pip install --quiet uv
+	$(RUN) tools.constraints $(ARGS)
 
 clean:  ## Remove what was built (the environment stays)
 	rm -rf _build dist pages/generated .pytest_cache .ruff_cache .hypothesis .benchmarks
