@@ -15,7 +15,15 @@ from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch
 from mtmm_lib.model import Model
 from mtmm_lib.results import Gain
-from mtmm_lib.training import CHUNK, TrainingError, check_selection, chunks, derive_seed, permutation
+from mtmm_lib.training import (
+    CHUNK,
+    TrainingError,
+    check_selection,
+    chunks,
+    derive_seed,
+    modes_kept,
+    permutation,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,6 +147,11 @@ def fit_many(
         TrainingError: when a loss is not finite (named: the task, the seed, the epoch).
     """
     seeds = list(seeds)
+    if not seeds or epochs < 0 or batch_size < 1:
+        raise ValueError(
+            "expected at least one seed, epochs >= 0 and batch_size >= 1, "
+            f"got seeds {seeds}, epochs {epochs} and batch_size {batch_size}"
+        )
     for name, batches in (("train", train), ("valid", valid)):
         if batches is not None and (isinstance(batches, Batch) or len(batches) != len(seeds)):
             raise ValueError(f"{name} needs a sequence of {len(seeds)} Batches, one per seed")
@@ -156,22 +169,23 @@ def fit_many(
             for model, batch in zip(models, valid, strict=True):
                 check_selection(model, batch)
             held_out, lowest = _stack(valid, "valid"), torch.full([len(seeds)], torch.inf)
-        for epoch in range(epochs):
-            order = torch.stack([permutation(size, seed, epoch) for seed in seeds])
-            losses = []
-            for i, chosen in enumerate(order.split(batch_size, 1)):
-                replicas.tell((epoch + i / steps) / epochs)
-                losses.append(replicas.step(chosen))
-            if choose:
-                loss, mean = replicas.measure(held_out)
-                losses.append(loss)
-                replicas.keep(mean < lowest)
-                lowest = torch.minimum(lowest, mean)
-            for r, t in (~torch.stack(losses).isfinite()).any(0).nonzero().tolist():
-                raise TrainingError(
-                    f"the loss of task {list(replicas.tasks)[t]!r} is not finite for seed {seeds[r]} "
-                    f"in epoch {epoch}"
-                )
+        with modes_kept(models[0]):
+            for epoch in range(epochs):
+                order = torch.stack([permutation(size, seed, epoch) for seed in seeds])
+                losses = []
+                for i, chosen in enumerate(order.split(batch_size, 1)):
+                    replicas.tell((epoch + i / steps) / epochs)
+                    losses.append(replicas.step(chosen))
+                if choose:
+                    loss, mean = replicas.measure(held_out)
+                    losses.append(loss)
+                    replicas.keep(mean < lowest)
+                    lowest = torch.minimum(lowest, mean)
+                for r, t in (~torch.stack(losses).isfinite()).any(0).nonzero().tolist():
+                    raise TrainingError(
+                        f"the loss of task {list(replicas.tasks)[t]!r} is not finite for seed {seeds[r]} "
+                        f"in epoch {epoch}"
+                    )
         replicas.tell(1.0)
         replicas.unstack(models)
     return models
@@ -196,7 +210,7 @@ class _Replicas:
     ) -> None:
         self.template, self.tasks, self.weights = models[0], models[0].tasks, weights
         self.train = _stack(train, "train")
-        states = [model.state_dict() for model in models]
+        states = [_state(model) for model in models]
         shapes = [{name: value.shape for name, value in state.items()} for state in states]
         if any(other != shapes[0] for other in shapes):
             raise ValueError("build() made models with different parameters, but one architecture is needed")
@@ -294,11 +308,16 @@ class _Replicas:
     def unstack(self, models: Sequence[Model]) -> None:
         """Gives each model its best weights, or its last ones where there was no choice."""
         for r, model in enumerate(models):
-            state = model.state_dict()
+            state = _state(model)
             for block, shapes in zip(self.best or self.blocks, self.layout, strict=True):
                 parts = block.detach()[r].split([shape.numel() for shape in shapes.values()])
                 for (name, shape), part in zip(shapes.items(), parts, strict=True):
                     state[name].copy_(part.view(shape))
+
+
+def _state(model: Model) -> dict[str, Tensor]:
+    """Name → parameter or buffer, in the model's own memory; what is shared comes once."""
+    return {name: value.detach() for name, value in (*model.named_parameters(), *model.named_buffers())}
 
 
 def _reach(model: Model, batch: Batch) -> dict[str, frozenset[str]]:

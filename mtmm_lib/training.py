@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -145,7 +146,7 @@ def fit(
     place = _Place(device, precision)
     balancer = StaticWeights() if balancer is None else balancer
     home = parameters[0].device
-    with _modes_kept(model), place.seeded():
+    with modes_kept(model), place.seeded():
         try:
             model.to(place.device)
             train, valid = _ready(train, "train", place), _ready(valid, "valid", place)
@@ -188,7 +189,7 @@ def evaluate(model: nn.Module, data: Batch | Iterable[Batch]) -> dict[str, float
         task → metric, NaN for a task without a label.
     """
     device = next(iter(model.parameters()), torch.empty(0)).device
-    with _modes_kept(model):
+    with modes_kept(model):
         return _measure(model, data, device)[1]
 
 
@@ -213,11 +214,9 @@ class _Run:
         start, place, index = time.perf_counter(), self.place, len(self.history)
         self.model.train()
         log = _Log(index, sum(self.history.steps), every=1 if place.device.type == "cpu" else 50)
-        steps = (
-            math.ceil(len(self.train) / self.batch_size)
-            if isinstance(self.train, Batch)
-            else (len(self.train) if hasattr(self.train, "__len__") else None)
-        )
+        steps = length_hint(self.train, 0)  # 0 for an iterable that cannot tell
+        if isinstance(self.train, Batch):
+            steps = math.ceil(steps / self.batch_size)
         place.seed(self.seed, index)
         for i, (batch, own) in enumerate(self._batches(index)):
             if i == 0:  # from here on each process draws for itself: their samples differ
@@ -546,9 +545,10 @@ def _digest(parts: Iterable[Any]) -> str:
 
 def _data_digest(data: Batch | Iterable[Batch] | None) -> str:
     """A name for the data: of its contents in memory, of its kind and length otherwise."""
+    if data is None:
+        return "none"
     if not isinstance(data, Batch):
-        size = f" of length {len(data)}" if hasattr(data, "__len__") else ""
-        return f"{type(data).__name__}{size}"
+        return f"{type(data).__name__} of length {length_hint(data, 0)}"
     groups = ("inputs", "targets", "present", "lengths")
     tensors = [(g, k, v.cpu().contiguous()) for g in groups for k, v in sorted(getattr(data, g).items())]
     names = [(group, key, str(value.dtype), tuple(value.shape)) for group, key, value in tensors]
@@ -574,7 +574,7 @@ def _measure(
                 sums[name] = sums.get(name, 0) + loss.double() * count
                 counts[name] = counts.get(name, 0) + count
             predictions.append(output.predictions)
-            seen.append(Batch({}, batch.targets))
+            seen.append(Batch({}, batch.targets) if batch.targets else batch)
         if not seen:
             raise ValueError("the data to evaluate on has no samples")
         merged = Output({name: torch.cat([p[name] for p in predictions]) for name in predictions[0]})
@@ -617,8 +617,8 @@ def check_selection(model: nn.Module, valid: Batch | Iterable[Batch]) -> None:
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards every part of the model is in training or evaluation mode as before."""
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """A context. Afterwards every part of the model is in training or evaluation mode as before."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield

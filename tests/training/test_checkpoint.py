@@ -94,7 +94,7 @@ def test_a_finished_run_returns_at_once(tmp_path):
         ({"optimizer": torch.optim.SGD}, "optimizer: AdamW then, SGD now"),
         ({"balancer": StaticWeights({"size": 2.0})}, r"balancer: StaticWeights\({}\) then"),
         ({"train": samples(seed=9)}, "train: 48 samples, .* then, 48 samples, .* now"),
-        ({"valid": samples(seed=9)}, "valid: NoneType then, 48 samples"),
+        ({"valid": samples(seed=9)}, "valid: none then, 48 samples"),
         ({"model": build(dropout=0.1)}, "model: "),
     ],
 )

@@ -126,6 +126,26 @@ class TestFitMany:
         moved = {name for name in before if not torch.equal(before[name], after[name])}
         assert moved and not any(name.startswith("encoders.sound") for name in moved)
 
+    def test_shared_parameters_and_buffers(self):
+        def make():
+            model = build(tasks=[Regression("size"), Regression("other")])
+            model.heads["other"].weight = model.heads["size"].weight
+            model.register_buffer("scale", torch.rand(3))
+            return model
+
+        data = samples()
+        data.targets["other"] = data.inputs["image"][:, 0]
+        (model,) = fit_many(make, [data], seeds=[0], **self.settings)
+        alone = make()
+        fit(alone, data, progress=False, **self.settings)
+        assert model.heads["other"].weight is model.heads["size"].weight
+        assert largest_difference(weights(alone), weights(model)) < 1e-4
+
+    def test_models_come_back_in_training_mode_as_they_were_built(self):
+        train = [samples(seed=seed) for seed in (0, 1)]
+        models = fit_many(build, train, seeds=[0, 1], valid=train, **self.settings)
+        assert all(module.training for model in models for module in model.modules())
+
     def test_dropout_differs_between_models(self):
         # Twenty times one sample, so that the models' orders cannot make a difference.
         train = [samples(1, missing=False)[torch.zeros(20, dtype=torch.long)]] * 2
@@ -136,6 +156,8 @@ class TestFitMany:
 
     def test_bad_input_is_refused(self):
         data = samples(8)
+        with pytest.raises(ValueError, match="at least one seed"):
+            fit_many(build, [], seeds=[], epochs=1)
         with pytest.raises(ValueError, match="a sequence of 2 Batches"):
             fit_many(build, [data], seeds=[0, 1], epochs=1)
         with pytest.raises(ValueError, match="a sequence of 1 Batches"):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from training_problem import TetheredSharing, build, largest_difference, same, samples, weights
 
 from mtmm_lib.balancing import StaticWeights
@@ -200,6 +200,17 @@ def test_a_shuffling_data_loader_follows_the_seed():
     assert same(results[0], results[1]) and not same(results[0], results[2])
 
 
+def test_a_stream_that_does_not_know_its_length():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from (data[:20], data[20:])
+
+    data = samples()
+    model = build()
+    history = quiet(model, DataLoader(Stream(), batch_size=None), epochs=2)
+    assert history.steps == [2, 2]
+
+
 def test_tasks_hear_of_the_progress():
     heard = []
 
@@ -391,6 +402,17 @@ class TestEvaluate:
         model, data = build(dropout=0.5), samples(20)
         assert evaluate(model, data) == evaluate(model, data)
         assert model.training and all(p.grad is None for p in model.parameters())
+
+    def test_tasks_that_need_no_targets(self):
+        class Reconstruction(Regression):
+            def target(self, batch):
+                return torch.zeros(len(batch))
+
+        data = Batch(samples(20, missing=False).inputs)
+        model = build(tasks=[Reconstruction("size")])
+        assert evaluate(model, data)["size"] == pytest.approx(
+            model(data).predictions["size"].square().mean().sqrt().item(), rel=1e-5
+        )
 
     def test_no_samples(self):
         with pytest.raises(ValueError, match="no samples"):
