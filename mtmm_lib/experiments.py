@@ -73,8 +73,8 @@ def repeat(
 def paired_gain(frame: pd.DataFrame, a: str, b: str, unit: str = "") -> Gain:
     r"""The mean of the differences a − b, seed by seed, with its standard error.
 
-    Pairing removes what both share, such as an easy split: with \(d_i = a_i - b_i\), the gain is \(\bar d\)
-    and its standard error \(s_d / \sqrt n\), where \(s_d\) is the sample standard deviation of the \(d_i\).
+    Pairing removes what both share, such as an easy split: with $d_i = a_i - b_i$, the gain is $\bar d$
+    and its standard error $s_d / \sqrt n$, where $s_d$ is the sample standard deviation of the $d_i$.
 
     Args:
         frame: one row per seed, as `repeat` returns it.

@@ -1,6 +1,6 @@
 r"""Fusion: one `Features` per modality → one representation of the sample.
 
-Every fusion is built as `Fusion(dims, dim)`, with `dims` mapping each modality to its width \(D_m\),
+Every fusion is built as `Fusion(dims, dim)`, with `dims` mapping each modality to its width $D_m$,
 and is called as `fusion(features, present=None) -> Fused`. Keys come in any order. `present[m]` is a
 bool `[B]`; what an absent modality's features hold, NaN included, changes neither results nor gradients.
 Shapes: B batch, M modalities (in alphabetical order wherever they are stacked), D = `dim`.
@@ -86,7 +86,7 @@ def check_presence(
 
 
 class ConcatFusion(Fusion):
-    r"""Joins the features end to end and mixes them linearly: \(z = W[z_1; \dots; z_M] + b\).
+    r"""Joins the features end to end and mixes them linearly: $z = W[z_1; \dots; z_M] + b$.
 
     A learned vector (`missing[m]`, initially zero) stands in for an absent modality.
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`.
@@ -109,7 +109,7 @@ class ConcatFusion(Fusion):
 
 
 class SumFusion(Fusion):
-    r"""Adds up projections: \(z = \sum_m (W_m z_m + b_m)\) over the modalities that are present.
+    r"""Adds up projections: $z = \sum_m (W_m z_m + b_m)$ over the modalities that are present.
 
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`.
     """
@@ -130,9 +130,9 @@ class SumFusion(Fusion):
 class GatedFusion(Fusion):
     r"""Gated multimodal units (Arevalo et al., 2017).
 
-    With \(h_m = \tanh(W_m z_m)\), each modality's gate reads all of them. Two modalities share one gate,
-    \(z = g \odot h_1 + (1-g) \odot h_2\) with \(g = \sigma(W_g[z_1; z_2])\); any other number has a gate
-    each, \(z = \sum_m g_m \odot h_m\) with \(g_m = \sigma(W_{g,m}[z_1; \dots; z_M])\), as in the paper.
+    With $h_m = \tanh(W_m z_m)$, each modality's gate reads all of them. Two modalities share one gate,
+    $z = g \odot h_1 + (1-g) \odot h_2$ with $g = \sigma(W_g[z_1; z_2])$; any other number has a gate
+    each, $z = \sum_m g_m \odot h_m$ with $g_m = \sigma(W_{g,m}[z_1; \dots; z_M])$, as in the paper.
     An absent modality's gate is zero; of two, the other one's is then one.
 
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, `weights["gates"]` `[B, M, D]`.

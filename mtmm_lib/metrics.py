@@ -11,7 +11,7 @@ def delta_m(
 ) -> float:
     r"""The mean relative gain of a multi-task model over single-task models, in percent.
 
-    \(\Delta_m = \frac{100}{T}\sum_t s_t\,\frac{M_t - B_t}{|B_t|}\), with \(s_t = +1\) where a higher metric
+    $\Delta_m = \frac{100}{T}\sum_t s_t\,\frac{M_t - B_t}{|B_t|}$, with $s_t = +1$ where a higher metric
     is better and −1 where a lower one is (Maninis et al., 2019; Vandenhende et al., 2022). Higher is better:
     +2 means that the average task gained two percent of its baseline.
 

@@ -75,8 +75,8 @@ def _inputs(batch: Batch, name: str) -> Tensor:
 class Model(_TaskModel):
     r"""One composition of mappings.
 
-    \(z_m = \mathrm{encoder}_m(x_m)\), \(z = \mathrm{fusion}(z_1, \dots, z_M)\),
-    \(h_t = \mathrm{sharing}_t(z)\), \(\hat y_t = \mathrm{head}_t(h_t)\).
+    $z_m = \mathrm{encoder}_m(x_m)$, $z = \mathrm{fusion}(z_1, \dots, z_M)$,
+    $h_t = \mathrm{sharing}_t(z)$, $\hat y_t = \mathrm{head}_t(h_t)$.
 
     Args:
         encoders: modality → encoder; a module with an attribute `dim`.
@@ -176,7 +176,7 @@ class DecisionFusion(_TaskModel):
 
     `"mean"`: the mean of the probabilities (of the values, in regression). `"product"`: the product of the
     probabilities, renormalised; for regression that of Gaussians of equal variance, which is the mean.
-    `"learned"`: a mean with one learned weight per task and modality, \(w = \mathrm{softmax}(a_t)\).
+    `"learned"`: a mean with one learned weight per task and modality, $w = \mathrm{softmax}(a_t)$.
     Absent modalities are left out and the other weights renormalised (Baltrušaitis et al., 2019).
 
     Args:

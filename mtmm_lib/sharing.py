@@ -62,7 +62,7 @@ class Sharing(nn.Module):
 
 
 class HardSharing(Sharing):
-    r"""Hard parameter sharing: every task reads the same trunk, \(h_t = f_\theta(z)\) (Caruana, 1997).
+    r"""Hard parameter sharing: every task reads the same trunk, $h_t = f_\theta(z)$ (Caruana, 1997).
 
     Shapes: `[B, L, in_dim]` → `[B, L, dim]`, the same tensor for every task.
     """

@@ -98,7 +98,7 @@ def _columns(like: Tensor, over: Tensor) -> Tensor:
 class Classification(Task):
     r"""One of several classes for each sample: softmax cross-entropy and accuracy.
 
-    \(\ell = -\frac{1}{|S|}\sum_{i \in S}\log \mathrm{softmax}(\hat y_i)_{y_i}\) in nats, with S the labelled
+    $\ell = -\frac{1}{|S|}\sum_{i \in S}\log \mathrm{softmax}(\hat y_i)_{y_i}$ in nats, with S the labelled
     samples.
     Shapes: target int `[B]`, −1 where missing; prediction (logits) `[B, classes]`.
     """
@@ -133,7 +133,7 @@ class Classification(Task):
         )
 
     def combine(self, predictions: Tensor, present: Tensor, log_weights: Tensor | None) -> Tensor:
-        r"""Mean: \(\log\sum_m w_m p_m\). Product: \(\sum_m \log p_m\) over the present, a logit."""
+        r"""Mean: $\log\sum_m w_m p_m$. Product: $\sum_m \log p_m$ over the present, a logit."""
         log_p = predictions.log_softmax(-1)
         if log_weights is None:
             return torch.where(_columns(present, log_p), log_p, 0).sum(0)
@@ -143,7 +143,7 @@ class Classification(Task):
 class Regression(Task):
     r"""One or several real numbers for each sample: mean squared error, and its root as the metric.
 
-    \(\ell = \frac{1}{|S|\,d}\sum_{i \in S}\lVert\hat y_i - y_i\rVert^2\), S the labelled samples, d = `dim`.
+    $\ell = \frac{1}{|S|\,d}\sum_{i \in S}\lVert\hat y_i - y_i\rVert^2$, S the labelled samples, d = `dim`.
     Shapes: target `[B]` (for `dim=1`) or `[B, dim]`, NaN where missing; prediction `[B, dim]`.
     """
 
@@ -187,7 +187,7 @@ class Regression(Task):
         )
 
     def combine(self, predictions: Tensor, present: Tensor, log_weights: Tensor | None) -> Tensor:
-        r"""Mean: \(\sum_m w_m \hat y_m\). Product of Gaussians of equal variance: the plain mean."""
+        r"""Mean: $\sum_m w_m \hat y_m$. Product of Gaussians of equal variance: the plain mean."""
         if log_weights is None:
             log_weights = torch.where(present, 0.0, -torch.inf).log_softmax(0)
         return (_columns(log_weights.exp(), predictions) * predictions).sum(0)

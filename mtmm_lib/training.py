@@ -417,8 +417,8 @@ class _Place:
     ) -> tuple[dict[str, Tensor], Output]:
         r"""Losses and penalties with the whole batch's values and this process's share of the gradients.
 
-        With \(n_r\) labels here and n overall, the mean over all labels is
-        \(\ell = \sum_r \frac{n_r}{n}\ell_r\), so this process's share is \(\frac{n_r}{n}\ell_r\). Penalties
+        With $n_r$ labels here and n overall, the mean over all labels is
+        $\ell = \sum_r \frac{n_r}{n}\ell_r$, so this process's share is $\frac{n_r}{n}\ell_r$. Penalties
         are shared out by samples.
         """
         # Requires a gradient, so that backward works where this process has no label at all.

@@ -43,7 +43,7 @@ class Balancer(Protocol):
 
 
 class StaticWeights:
-    r"""The weighted sum with fixed weights, \(\ell = \sum_t w_t \ell_t + \text{penalties}\).
+    r"""The weighted sum with fixed weights, $\ell = \sum_t w_t \ell_t + \text{penalties}$.
 
     The weights are part of the objective and scale the gradients of the heads too. A task's weight stays
     what it is when another task has no label in a batch; nothing is renormalised.

@@ -4,8 +4,8 @@ r"""Linear tasks with a dial for how related they are.
    \lVert w_t\rVert = 1, \quad w_s^\top w_t = \rho \ (s \ne t). \]
 
 The construction of Ma et al. (2018, MMoE), without the sine terms that they add: with orthonormal
-\(u_1, u_2\), \(w_1 = u_1\) and \(w_2 = \rho\,u_1 + \sqrt{1 - \rho^2}\,u_2\). Since the inputs are white, the
-mean squared error of an estimate \(\hat w\) on noiseless labels is \(\lVert\hat w - w_t\rVert^2\) exactly: no
+$u_1, u_2$, $w_1 = u_1$ and $w_2 = \rho\,u_1 + \sqrt{1 - \rho^2}\,u_2$. Since the inputs are white, the
+mean squared error of an estimate $\hat w$ on noiseless labels is $\lVert\hat w - w_t\rVert^2$ exactly: no
 test set is needed to compare methods.
 """
 
@@ -29,7 +29,7 @@ class RelatedTasks:
     Args:
         splits: input `x` float `[B, D]`; targets `task1`, `task2`, … float `[B]`. Each sample belongs to one
             task and has a NaN for all others. The samples of a task stand together, task by task.
-        weights: the true \(w_t\), float64 `[T, D]`.
+        weights: the true $w_t$, float64 `[T, D]`.
         noise: σ.
     """
 
@@ -77,7 +77,7 @@ def related_tasks(
 ) -> RelatedTasks:
     r"""Linear regression tasks whose true weights have a given cosine with each other.
 
-    With the same seed, the dial moves the weights alone: inputs, noise, the directions \(u_t\) and all of the
+    With the same seed, the dial moves the weights alone: inputs, noise, the directions $u_t$ and all of the
     first task stay as they are.
 
     Args:
