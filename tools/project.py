@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,13 @@ def sources(names: list[str] | None = None) -> list[Path]:
 def notebooks(names: list[str] | None = None) -> list[Path]:
     """The derived notebooks that belong to ``sources(names)``."""
     return [CHAPTERS / f"{path.stem}.ipynb" for path in sources(names)]
+
+
+def tracked(*patterns: str) -> list[str]:
+    """The files that git tracks, or would if they were added, as paths from the root."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.splitlines() if (ROOT / name).exists()]
 
 
 def jobs() -> int:

@@ -1,0 +1,81 @@
+"""Notebooks, their sources, and the files that are made from others."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tools import chapters
+from tools.project import CHAPTERS, ROOT, SOURCES, repository, tracked
+
+
+def test_notebooks_are_in_step_with_their_sources():
+    assert chapters.stale() == []
+
+
+def test_deriving_twice_gives_the_same_bytes():
+    for source in SOURCES.glob("*.md"):
+        assert chapters.derive(source) == chapters.derive(source)
+
+
+def test_a_stale_and_an_orphaned_notebook_are_found(tmp_path, monkeypatch):
+    (tmp_path / "src").mkdir()
+    source = next(SOURCES.glob("*.md"))
+    for name in ("ROOT", "CHAPTERS"):
+        monkeypatch.setattr(chapters, name, tmp_path)
+    monkeypatch.setattr(chapters, "sources", lambda: [source])
+    chapters.write()
+    assert chapters.stale() == []
+    (tmp_path / "99-orphan.ipynb").write_text("{}")
+    (tmp_path / f"{source.stem}.ipynb").write_text("{}")
+    assert chapters.stale() == [
+        f"{source.stem}.ipynb is out of step with its source",
+        "99-orphan.ipynb has no source in chapters/src",
+    ]
+
+
+def test_notebooks_hold_no_outputs_and_no_pairing():
+    for name in tracked("*.ipynb"):
+        notebook = json.loads((ROOT / name).read_text(encoding="utf-8"))
+        assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}, name
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code), name
+
+
+def test_a_notebook_installs_the_library_first_and_only_where_it_is_missing():
+    for path in CHAPTERS.glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        first = "".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"])
+        assert 'if find_spec("mtmm_lib") is None' in first and f"git+{repository()}" in first
+        shown = []
+        shell = first.replace("%pip", "shown.append(").replace(f'{repository()}"', f'{repository()}")')
+        assert shell != first
+        exec(re.sub(r"append\(.*\)", "append(1)", shell), {"shown": shown})  # the library is here: nothing
+        assert shown == []
+
+
+def rows() -> list[tuple[str, str]]:
+    """The table of derived files in CONTRIBUTING: file and check."""
+    text = (
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("| Checked by |\n|---|---|---|---|\n")[1]
+    )
+    cells = [re.findall(r"`([^`]+)`", row) for row in text.split("\n\n")[0].splitlines()]
+    return [(row[0], row[-1]) for row in cells]
+
+
+@pytest.mark.parametrize("file, check", rows())
+def test_every_derived_file_is_fresh(file, check):
+    assert list(ROOT.glob(file)), f"{file} is in the table of derived files, but there is none"
+    command = [sys.executable, *shlex.split(check)[1:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_recipe_is_in_the_table():
+    files = [file for file, _ in rows()]
+    made = [path.relative_to(ROOT).as_posix() for path in (ROOT / "data").rglob("*.npz")]
+    assert set(made) <= set(files)
+    assert "chapters/*.ipynb" in files and "constraints.txt" in files
