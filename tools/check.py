@@ -15,7 +15,7 @@ NBVAL_SEED = "1"  # not the site's: what holds under one seed only is found here
 PYTEST = ["pytest", "-q", "-n", str(jobs()), "-p", "no:cacheprovider"]
 PARTS: dict[str, list[list[str]]] = {
     "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["tools.chapters", "--check"]],
-    "tests": [[*PYTEST, "tests", "--ignore=tests/site", "--ignore=tests/benchmarks"]],
+    "tests": [["tools.vendor"], [*PYTEST, "tests", "--ignore=tests/site", "--ignore=tests/benchmarks"]],
     "notebooks": [[*PYTEST, "--dist=loadfile", "--nbval-lax", "--nbval-cell-timeout=900", "chapters"]],
     "book": [["tools.book"]],
     "site": [[*PYTEST, "tests/site"]],

@@ -86,3 +86,7 @@ def unpack(archive: Path, target: Path, wanted: list[str]) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(tar.extractfile(member).read())
     partial.rename(target)
+
+
+if __name__ == "__main__":
+    fetch()

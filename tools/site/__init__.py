@@ -70,11 +70,24 @@ def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: objec
     lines[:] = _INLINE.sub(inline, "\n".join(lines)).split("\n")
 
 
+def remove_old_pages(app: Sphinx, error: Exception | None) -> None:
+    """Pages of sources that are gone would stay reachable, and be found by nobody but a search engine."""
+    if error is None and app.builder.name == "html":
+        present = {Path(app.builder.get_outfilename(name)) for name in app.env.found_docs}
+        for folder in ("chapters", "pages"):
+            for path in (Path(app.outdir) / folder).rglob("*.html"):
+                if path not in present:
+                    path.unlink()
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure, priority=100)  # before the theme and the notebook parser read it
     app.connect("html-page-context", finish_page, priority=900)  # after the theme made its buttons
     app.connect(
         "autodoc-process-docstring", from_markdown, priority=100
     )  # before napoleon reads the sections
+    app.connect("build-finished", remove_old_pages)
+    # Sphinx copies style sheets only when it writes a page: there is always one to write.
+    app.connect("env-get-outdated", lambda app, *_: [app.config.root_doc])
     app.add_js_file("mathematics.js", priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

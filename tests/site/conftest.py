@@ -1,0 +1,119 @@
+"""The built site, served on this machine, in a browser that may ask nobody else for anything."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+from tools import vendor
+from tools.project import BUILD, ROOT
+
+SITE = BUILD / "html"
+WIDGETS_ARE_SHOWN = """() => document.querySelectorAll('.widget-subarea').length
+    >= document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length"""
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory, testrun_uid: str) -> Path:
+    """The folder of the site, built once per run of the tests (`make test` builds it before)."""
+    if os.environ.get("MTMM_SITE_IS_BUILT") != "1":
+        with FileLock(tmp_path_factory.getbasetemp().parent / f"site-{testrun_uid}.lock") as lock:
+            done = Path(lock.lock_file).with_suffix(".done")
+            if not done.exists():
+                subprocess.run([sys.executable, "-m", "tools.book"], cwd=ROOT, check=True)
+                done.touch()
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    """Where the site is served."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    quiet = ["background-networking", "component-update", "sync", "gpu"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", *(f"--disable-{what}" for what in quiet)]
+        )
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page of the site, and everything that went wrong on it."""
+
+    def __init__(self, page: Page, address: str):
+        self.page, self.address, self.problems = page, address, []
+        page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
+        page.on(
+            "console", lambda text: text.type == "error" and self.problems.append(f"console: {text.text}")
+        )
+        page.on("requestfailed", lambda request: self.problems.append(f"request failed: {request.url}"))
+        page.on("response", lambda response: response.ok or self._answered(response.status, response.url))
+        page.route("**/*", self._guard)
+
+    def _answered(self, status: int, url: str) -> None:
+        if status >= 400:
+            self.problems.append(f"{status}: {url}")
+
+    def _guard(self, route: Route) -> None:
+        url = route.request.url
+        if url.startswith((self.address, "data:", "blob:")):
+            route.continue_()
+        elif url.startswith(vendor.PUBLIC) and not vendor.FOLDER.exists():
+            pytest.skip("built without npm: the scripts come from the network")
+        else:
+            self.problems.append(f"asked another host: {url}")
+            route.abort()
+
+    def open(self, name: str) -> Page:
+        """Go to a page and wait until its mathematics and widgets are there."""
+        self.page.goto(f"{self.address}/{name}", wait_until="load")
+        self.page.wait_for_function(WIDGETS_ARE_SHOWN)
+        self.page.evaluate("() => window.MathJax?.startup?.promise")
+        return self.page
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
+    """`visit(width=…, dark=…)`: a fresh tab; in the end there may have been no problem on any page."""
+    tabs: list[tuple[Visit, object]] = []
+
+    def start(width: int = 1280, dark: bool = False) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+        )
+        opened = Visit(context.new_page(), address)
+        tabs.append((opened, context))
+        return opened
+
+    yield start
+    problems = [f"{opened.page.url}: {problem}" for opened, _ in tabs for problem in opened.problems]
+    for _, context in tabs:
+        context.close()
+    assert problems == []
