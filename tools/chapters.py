@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import jupytext
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tools.citations import to_links
 from tools.project import CHAPTERS, ROOT, repository, sources
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -37,6 +39,20 @@ def launch_links(name: str) -> str:
     )
 
 
+def portable(text: str) -> str:
+    """MyST that the site and JupyterLab understand as before, and that Colab and GitHub show well too.
+
+    Citations become links, labelled equations stand between dollars, and the content of directives is text
+    instead of a block of code.
+    """
+    text = re.sub(
+        r"^```\{math\}\n:label: (\S+)\n+(.*?)\n```$", r"$$\n\2\n$$ (\1)", text, flags=re.DOTALL | re.MULTILINE
+    )
+    directive = r"^(?P<fence>`{3,})(?P<head>\{[a-z-]+\}[^\n]*)\n(?P<body>.*?)\n(?P=fence)$"
+    text = re.sub(directive, r":::\g<head>\n\g<body>\n:::", text, flags=re.DOTALL | re.MULTILINE)
+    return to_links(text)
+
+
 def derive(source: Path) -> str:
     """The text of the notebook that belongs to ``source``."""
     written = jupytext.read(source)
@@ -50,6 +66,8 @@ def derive(source: Path) -> str:
     ]
     seen: Counter[str] = Counter()
     for cell in cells:
+        if cell.cell_type == "markdown":
+            cell.source = portable(cell.source)
         # An id made of the content: stable when other cells are added or moved.
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
         cell.id = f"{digest}-{seen[digest]}" if seen[digest] else digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from tools import vendor
+from tools.citations import to_roles
 from tools.project import repository
 
 
@@ -33,6 +35,16 @@ def configure(app: Sphinx, config: Config) -> None:
             app.add_css_file(address, priority=400)
     if folder := os.environ.get("MTMM_EXECUTION_CACHE"):
         config.nb_execution_cache_path = folder
+
+
+def restore_citations(app: Sphinx, page: str, content: list[str]) -> None:
+    """Notebooks cite by links, which every front end shows; here they become entries of the bibliography."""
+    if page.startswith("chapters/"):
+        notebook = json.loads(content[0])
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = to_roles("".join(cell["source"]))
+        content[0] = json.dumps(notebook)
 
 
 def finish_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
@@ -82,6 +94,7 @@ def remove_old_pages(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure, priority=100)  # before the theme and the notebook parser read it
+    app.connect("source-read", restore_citations)
     app.connect("html-page-context", finish_page, priority=900)  # after the theme made its buttons
     app.connect(
         "autodoc-process-docstring", from_markdown, priority=100

@@ -1,0 +1,67 @@
+"""Citations in two forms: the role that the site resolves, and the link that every other front end shows.
+
+A source cites with a role, ``{cite}`caruana1997```, which JupyterLab, Colab and GitHub cannot resolve. In a
+derived notebook it is a link to the work, ``([Caruana, 1997](https://doi.org/… "caruana1997"))``, which reads
+well everywhere. When the site is built, the key in the link's title leads back to the role, and so to the
+bibliography.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from pybtex.database import BibliographyData, Entry, parse_file
+
+from tools.project import ROOT
+
+ROLE = re.compile(r"\{cite(?P<textual>:t)?\}`(?P<keys>[^`]+)`")
+LINK = r'\[[^\]]+\]\([^\s]+ "[a-z]+\d{4}\w*"\)'
+LINKS = re.compile(rf"\({LINK}(?:; {LINK})*\)|{LINK}")
+KEY = re.compile(r' "([a-z]+\d{4}\w*)"\)')
+
+
+@cache
+def bibliography() -> BibliographyData:
+    """The content of ``references.bib``."""
+    return parse_file(str(ROOT / "references.bib"), bib_format="bibtex")
+
+
+def address(entry: Entry) -> str:
+    """Where the work can be read: its DOI, its preprint, or the page that the entry names."""
+    fields = entry.fields
+    if "doi" in fields:
+        return f"https://doi.org/{fields['doi']}"
+    return f"https://arxiv.org/abs/{fields['eprint']}" if "eprint" in fields else fields["url"]
+
+
+def link(key: str) -> str:
+    """One work as a Markdown link, as in ``[Hu and Singh, 2021](… "hu2021unit")``.
+
+    Raises:
+        KeyError: when ``references.bib`` has no such entry.
+    """
+    entry = bibliography().entries[key]
+    names = [" ".join(person.prelast_names + person.last_names) for person in entry.persons["author"]]
+    who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+    return f'[{who}, {entry.fields["year"]}]({address(entry)} "{key}")'
+
+
+def to_links(text: str) -> str:
+    """Replace the roles by links."""
+
+    def replace(match: re.Match[str]) -> str:
+        links = "; ".join(link(key.strip()) for key in match["keys"].split(","))
+        return links if match["textual"] else f"({links})"
+
+    return ROLE.sub(replace, text)
+
+
+def to_roles(text: str) -> str:
+    """Replace the links by roles again."""
+
+    def replace(match: re.Match[str]) -> str:
+        role = "cite" if match[0].startswith("(") else "cite:t"
+        return f"{{{role}}}`{','.join(KEY.findall(match[0]))}`"
+
+    return LINKS.sub(replace, text)
