@@ -55,6 +55,9 @@ def chapter() -> str:
 def start(chapter: str) -> None:
     """Open a lesson: seed Python, NumPy and PyTorch, set the plot style, start the clock, show the strip.
 
+    PyTorch gets one thread unless `OMP_NUM_THREADS` says otherwise: lessons train small models, for which
+    several threads cost more than they save, and results do not depend on the number of a machine's cores.
+
     Args:
         chapter: its number as in "01".
 
@@ -68,6 +71,8 @@ def start(chapter: str) -> None:
     random.seed(seed())
     numpy.random.seed(seed())
     torch.manual_seed(seed())
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
     plots.style()
     page.show(drawing, strip.alt(chapter), {"kind": "start", "chapter": chapter}, "mtmm-strip")
 

@@ -47,6 +47,20 @@ def test_start_seeds_everything(monkeypatch, draw) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_start_takes_one_thread_unless_told_otherwise(monkeypatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        start("01")
+        assert torch.get_num_threads() == 2
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        start("01")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_start_says_the_picture_in_words_where_there_is_no_notebook(capsys) -> None:
     start("09")
     assert capsys.readouterr().out.strip().endswith("Highlighted: fusion.")
