@@ -10,7 +10,7 @@ RUN    := OMP_NUM_THREADS=1 $(BIN)/python -m
 .PHONY: help lab test book chapters claims bench lint constraints clean
 
 help:  ## List the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One stamp per set of extras: nothing is installed again until the dependencies change.
 $(VENV)/.installed-%: pyproject.toml constraints.txt

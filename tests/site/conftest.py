@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
 
 from tools import vendor
 from tools.project import BUILD, ROOT
@@ -73,9 +73,13 @@ class Visit:
         page.on(
             "console", lambda text: text.type == "error" and self.problems.append(f"console: {text.text}")
         )
-        page.on("requestfailed", lambda request: self.problems.append(f"request failed: {request.url}"))
+        page.on("requestfailed", self._failed)
         page.on("response", lambda response: response.ok or self._answered(response.status, response.url))
         page.route("**/*", self._guard)
+
+    def _failed(self, request: Request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # going on to the next page ends what still loads
+            self.problems.append(f"request failed ({request.failure}): {request.url}")
 
     def _answered(self, status: int, url: str) -> None:
         if status >= 400:

@@ -214,6 +214,10 @@ def test_the_front_page_says_what_it_has_to(visit):
     assert planned.count() == 22 - len(PAGES)
 
 
+def test_pages_read_the_address_of_the_repository(visit):
+    assert f"git clone {repository()}" in visit().open("pages/how-to.html").locator("article").inner_text()
+
+
 def test_the_ledger_shows_the_claims_of_the_chapters(visit):
     page = visit().open("pages/generated/ledger.html")
     text = page.locator("article").inner_text()

@@ -37,9 +37,11 @@ def configure(app: Sphinx, config: Config) -> None:
         config.nb_execution_cache_path = folder
 
 
-def restore_citations(app: Sphinx, page: str, content: list[str]) -> None:
-    """Notebooks cite by links, which every front end shows; here they become entries of the bibliography."""
-    if page.startswith("chapters/"):
+def prepare_source(app: Sphinx, page: str, content: list[str]) -> None:
+    """Give pages the repository's address, and turn the notebooks' links to works into citations again."""
+    if not page.startswith("chapters/"):
+        content[0] = content[0].replace("REPOSITORY", repository())
+    else:
         notebook = json.loads(content[0])
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
@@ -94,7 +96,7 @@ def remove_old_pages(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", configure, priority=100)  # before the theme and the notebook parser read it
-    app.connect("source-read", restore_citations)
+    app.connect("source-read", prepare_source)
     app.connect("html-page-context", finish_page, priority=900)  # after the theme made its buttons
     app.connect(
         "autodoc-process-docstring", from_markdown, priority=100
