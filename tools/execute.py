@@ -70,7 +70,9 @@ async def _run(
         )
         start = time.perf_counter()
         try:
-            await client.async_execute(env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+            # The parallel work is done here: a kernel that took MTMM_JOBS workers of its own would only compete.
+            alone = {"OMP_NUM_THREADS": "1", "MTMM_JOBS": "1"}
+            await client.async_execute(env={**os.environ, **alone, **environment})
         except CellExecutionError:
             run.error = failed_cell(run.notebook)
         except (CellTimeoutError, DeadKernelError) as error:
