@@ -1,7 +1,7 @@
 """Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/NN-slug.md``.
 
 Authors write MyST Markdown; readers run notebooks. A derived notebook has no outputs and no pairing metadata
-(a learner who saves answers must not overwrite a source), and the same source always gives the same bytes.
+(who saves answers must not overwrite a source), and the same source always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tools.citations import to_links
 from tools.project import CHAPTERS, ROOT, repository, sources
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+YOURS = "-yours"  # the end of the name of a reader's own copy; git ignores these
 INSTALL = """\
 # In Colab this installs the book's library; where the library is present it does nothing.
 from importlib.util import find_spec
@@ -83,7 +84,8 @@ def derive(source: Path) -> str:
 def stale() -> list[str]:
     """What is wrong with the derived notebooks, one sentence each; empty when they are in step."""
     wanted = {CHAPTERS / f"{source.stem}.ipynb": derive(source) for source in sources()}
-    found = {path: path.read_text(encoding="utf-8") for path in CHAPTERS.glob("*.ipynb")}
+    kept = {path for path in CHAPTERS.glob("*.ipynb") if not path.stem.endswith(YOURS)}
+    found = {path: path.read_text(encoding="utf-8") for path in kept}
     problems = [
         f"{path.relative_to(ROOT)} has no source in chapters/src" for path in found.keys() - wanted.keys()
     ]
@@ -95,12 +97,26 @@ def stale() -> list[str]:
     return sorted(problems)
 
 
+def set_aside(path: Path) -> None:
+    """Keep a notebook that a reader has run and saved: it may hold answers, and is never overwritten."""
+    cells = nbformat.read(path, as_version=4).cells
+    if any(cell.cell_type == "code" and (cell.outputs or cell.execution_count) for cell in cells):
+        names = (
+            path.with_name(f"{path.stem}{number}{YOURS}.ipynb")
+            for number in ("", *(f"-{n}" for n in range(2, 1000)))
+        )
+        aside = next(name for name in names if not name.exists())
+        print(f"{path.name} has been run and saved: kept as {path.rename(aside).name}")
+
+
 def write() -> list[Path]:
     """Write every notebook that is missing or out of step; return the ones written."""
     written = []
     for source in sources():
         path, text = CHAPTERS / f"{source.stem}.ipynb", derive(source)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
+            if path.exists():
+                set_aside(path)
             path.write_text(text, encoding="utf-8")
             written.append(path)
     return written

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from tools.project import ROOT, jobs
+from tools.project import ROOT, jobs, notebooks
 
 NBVAL_SEED = "1"  # not the site's: what holds under one seed only is found here
 
@@ -16,7 +16,9 @@ PYTEST = ["pytest", "-q", "-n", str(jobs()), "-p", "no:cacheprovider"]
 PARTS: dict[str, list[list[str]]] = {
     "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["tools.chapters", "--check"]],
     "tests": [["tools.vendor"], [*PYTEST, "tests", "--ignore=tests/site", "--ignore=tests/benchmarks"]],
-    "notebooks": [[*PYTEST, "--dist=loadfile", "--nbval-lax", "--nbval-cell-timeout=900", "chapters"]],
+    "notebooks": [
+        [*PYTEST, "--dist=loadfile", "--nbval-lax", "--nbval-cell-timeout=900", *map(str, notebooks())]
+    ],
     "book": [["tools.book"]],
     "site": [[*PYTEST, "tests/site"]],
 }

@@ -70,7 +70,7 @@ async def _run(
         )
         start = time.perf_counter()
         try:
-            # The parallel work is done here: a kernel that took MTMM_JOBS workers of its own would only compete.
+            # The work is parallel here: workers of a kernel's own would only compete.
             alone = {"OMP_NUM_THREADS": "1", "MTMM_JOBS": "1"}
             await client.async_execute(env={**os.environ, **alone, **environment})
         except CellExecutionError:

@@ -37,6 +37,23 @@ def test_a_stale_and_an_orphaned_notebook_are_found(tmp_path, monkeypatch):
     ]
 
 
+def test_a_notebook_that_a_reader_has_run_is_kept(tmp_path, monkeypatch, capsys):
+    source = next(SOURCES.glob("*.md"))
+    monkeypatch.setattr(chapters, "CHAPTERS", tmp_path)
+    monkeypatch.setattr(chapters, "ROOT", tmp_path)
+    monkeypatch.setattr(chapters, "sources", lambda: [source])
+    path = tmp_path / f"{source.stem}.ipynb"
+    for kept in (f"{source.stem}-yours.ipynb", f"{source.stem}-2-yours.ipynb"):
+        chapters.write()
+        answered = json.loads(path.read_text(encoding="utf-8"))
+        next(cell for cell in answered["cells"] if cell["cell_type"] == "code")["execution_count"] = 1
+        path.write_text(json.dumps(answered), encoding="utf-8")
+        assert chapters.write() == [path]
+        assert json.loads((tmp_path / kept).read_text(encoding="utf-8")) == answered
+        assert kept in capsys.readouterr().out
+    assert chapters.stale() == []
+
+
 def test_notebooks_hold_no_outputs_and_no_pairing():
     for name in tracked("*.ipynb"):
         notebook = json.loads((ROOT / name).read_text(encoding="utf-8"))
