@@ -1,8 +1,6 @@
-r"""Sharing: one representation → one feature per task.
+r"""What all sharings have in common, and hard sharing, the simplest of them.
 
-Every sharing is built as `Sharing(tasks, in_dim, dim, trunk=None)` and called as
-`sharing(z) -> Shared`; it acts on the last axis of `z` `[B, L, in_dim]`. A `trunk` is any function
-`(in_dim, dim) -> nn.Sequential`, each member of which is a stage.
+Shapes: B batch, L tokens, D width, T tasks.
 """
 
 from __future__ import annotations
@@ -39,8 +37,26 @@ def mlp_trunk(in_dim: int, dim: int) -> nn.Sequential:
     )
 
 
+def build_trunk(trunk: Trunk | None, in_dim: int, dim: int) -> nn.Sequential:
+    """A fresh trunk, of the default kind for `None`.
+
+    Raises:
+        TypeError: when the factory returns no `nn.Sequential` of at least one stage.
+    """
+    built = (trunk or mlp_trunk)(in_dim, dim)
+    if not isinstance(built, nn.Sequential) or not len(built):
+        raise TypeError(f"a trunk is a function (in_dim, dim) -> nn.Sequential of stages, got {built!r}")
+    return built
+
+
 class Sharing(nn.Module):
     """Base of all sharings.
+
+    Args:
+        tasks: the tasks' names, in any order; wherever tasks are stacked, they stand in alphabetical order,
+            the order of the attribute `tasks`.
+        in_dim: width of what the sharing reads.
+        dim: width of what a trunk returns; the attribute `dim` is the width of a task's feature.
 
     Raises:
         ValueError: when a task is named twice or none is named.
@@ -51,13 +67,18 @@ class Sharing(nn.Module):
 
     def __init__(self, tasks: Sequence[str], in_dim: int, dim: int) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
+        # Sorted, so that neither random draws nor a saved state depend on the order in which tasks are named.
+        self.tasks = tuple(sorted(tasks))
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"a sharing needs at least one task and no name twice, got {list(tasks)}")
         self.in_dim, self.dim = in_dim, dim
 
     def task_parameters(self, name: str) -> list[nn.Parameter]:
-        """The parameters that only this task's prediction depends on."""
+        """The parameters that this task's loss reaches and no other task's, where there are two or more.
+
+        A parameter that several tasks reach is shared as a whole, even if one row of it is read by one task
+        alone. Penalties do not count: they are nobody's loss, and balancers add them unweighted.
+        """
         return []
 
 
@@ -71,7 +92,7 @@ class HardSharing(Sharing):
 
     def __init__(self, tasks: Sequence[str], in_dim: int, dim: int, trunk: Trunk | None = None) -> None:
         super().__init__(tasks, in_dim, dim)
-        self.trunk = (trunk or mlp_trunk)(in_dim, dim)
+        self.trunk = build_trunk(trunk, in_dim, dim)
 
     def forward(self, z: Tensor) -> Shared:
         h = self.trunk(z)
@@ -95,6 +116,3 @@ def separate(
         task's name → its own model.
     """
     return {task.name: build([task]) for task in tasks}
-
-
-ALL: dict[str, type[Sharing]] = {"HardSharing": HardSharing}
