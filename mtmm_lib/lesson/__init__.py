@@ -6,6 +6,7 @@ from mtmm_lib.lesson.exercises import check
 from mtmm_lib.lesson.explorer import explore
 from mtmm_lib.lesson.page import records
 from mtmm_lib.lesson.plots import COLOURS, figure
+from mtmm_lib.lesson.progress import forget_progress, progress
 from mtmm_lib.lesson.questions import quiz
 from mtmm_lib.lesson.session import footer, seed, seeds, start
 from mtmm_lib.results import Bound, Gain, at_least, at_most, between
@@ -23,6 +24,8 @@ __all__ = [
     "explore",
     "figure",
     "footer",
+    "forget_progress",
+    "progress",
     "quiz",
     "records",
     "seed",

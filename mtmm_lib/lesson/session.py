@@ -13,6 +13,7 @@ import torch
 
 import mtmm_lib
 from mtmm_lib.lesson import page, strip
+from mtmm_lib.lesson.progress import summary
 
 SEEDS_PER_BOOK = 1000
 
@@ -55,6 +56,8 @@ def chapter() -> str:
 def start(chapter: str) -> None:
     """Open a lesson: seed Python, NumPy and PyTorch, set the plot style, start the clock, show the strip.
 
+    A reader who has begun with the chapter's exercises also sees where they stand (`progress`).
+
     PyTorch gets one thread unless `OMP_NUM_THREADS` says otherwise: lessons train small models, for which
     several threads cost more than they save, and results do not depend on the number of a machine's cores.
 
@@ -74,7 +77,11 @@ def start(chapter: str) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     plots.style()
-    page.show(drawing, strip.alt(chapter), {"kind": "start", "chapter": chapter}, "mtmm-strip")
+    words = strip.alt(chapter)
+    if stands := summary(chapter):
+        drawing += f'<p class="mtmm-soft">{escape(stands)}</p>'
+        words += f"\n{stands}"
+    page.show(drawing, words, {"kind": "start", "chapter": chapter}, "mtmm-strip")
 
 
 def footer() -> None:

@@ -83,6 +83,7 @@ from typing import Any
 import torch
 
 from mtmm_lib.lesson import page
+from mtmm_lib.lesson.progress import note
 
 _LIBRARIES = tuple(
     [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")] + [str(Path(__file__).parents[2])]
@@ -99,10 +100,11 @@ class NotYet(Exception):
 
 @dataclass(frozen=True)
 class Feedback:
-    """What `check` found: whether the answer passed; if not, the hint."""
+    """What `check` found: whether the answer passed; if not, the hint. A stub is no attempt."""
 
     passed: bool
     hint: str = ""
+    attempt: bool = True
 
     def _ipython_display_(self) -> None:
         """Nothing: `check` has shown it, and as the last line of a cell it would appear twice."""
@@ -135,8 +137,18 @@ def checks() -> dict[str, Callable[[Any], None]]:
     return _CHECKS
 
 
+def by_chapter() -> dict[str, list[str]]:
+    """Chapter → its exercises, both in order."""
+    found: dict[str, list[str]] = {}
+    for id, function in checks().items():
+        found.setdefault(function.__module__.removeprefix(f"{__name__}.ch"), []).append(id)
+    return found
+
+
 def check(id: str, answer: Any) -> Feedback:
     """Say at once whether an answer is right, and if not, what to look at. Raises nothing.
+
+    A reader's attempts are noted on the reader's machine; `progress` shows them.
 
     Args:
         id: the exercise.
@@ -144,9 +156,11 @@ def check(id: str, answer: Any) -> Feedback:
     """
     feedback = judge(id, answer)
     head = "✓ Correct." if feedback.passed else "Not yet."
+    noted = note(id, feedback.passed) if feedback.attempt else ""
     page.box(
-        f'<p><span class="mtmm-head">{head}</span> {escape(feedback.hint)}</p>',
-        f"{head} {feedback.hint}".strip(),
+        f'<p><span class="mtmm-head">{head}</span> {escape(feedback.hint)}</p>'
+        + (f'<p class="mtmm-soft">{escape(noted)}</p>' if noted else ""),
+        " ".join(filter(None, [head, feedback.hint, noted])),
         "good" if feedback.passed else "open",
         role="status",
     )
@@ -157,15 +171,15 @@ def judge(id: str, answer: Any) -> Feedback:
     """What `check` shows."""
     if id not in checks():
         near = difflib.get_close_matches(id, _CHECKS, 1)
-        return Feedback(
-            False, f"There is no exercise {id!r}." + (f" Did you mean {near[0]!r}?" if near else "")
-        )
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        return Feedback(False, f"There is no exercise {id!r}.{meant}", attempt=False)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             _CHECKS[id](_watched(answer))
     except (NotYet, NotImplementedError):
-        return Feedback(False, "Put your own answer in the place of the stub, then run this cell again.")
+        hint = "Put your own answer in the place of the stub, then run this cell again."
+        return Feedback(False, hint, attempt=False)
     except Hint as hint:
         return Feedback(False, str(hint))
     except Exception as error:
