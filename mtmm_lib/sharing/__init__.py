@@ -6,10 +6,12 @@ called as `sharing(z) -> Shared`; it acts on the last axis of `z` `[B, L, in_dim
 """
 
 from mtmm_lib.sharing.base import HardSharing, Shared, Sharing, Trunk, mlp_trunk, separate
+from mtmm_lib.sharing.mixing import CrossStitch
 from mtmm_lib.sharing.soft import SoftSharing, tether, trace_norm
 
 __all__ = [
     "ALL",
+    "CrossStitch",
     "HardSharing",
     "Shared",
     "Sharing",
@@ -21,4 +23,4 @@ __all__ = [
     "trace_norm",
 ]
 
-ALL: dict[str, type[Sharing]] = {cls.__name__: cls for cls in (HardSharing, SoftSharing)}
+ALL: dict[str, type[Sharing]] = {cls.__name__: cls for cls in (HardSharing, SoftSharing, CrossStitch)}

@@ -12,7 +12,16 @@ from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.experiments import fit_many
 from mtmm_lib.fusion import SumFusion
 from mtmm_lib.model import Model
-from mtmm_lib.sharing import ALL, HardSharing, SoftSharing, mlp_trunk, separate, tether, trace_norm
+from mtmm_lib.sharing import (
+    ALL,
+    CrossStitch,
+    HardSharing,
+    SoftSharing,
+    mlp_trunk,
+    separate,
+    tether,
+    trace_norm,
+)
 from mtmm_lib.tasks import Classification, Regression
 from mtmm_lib.training import fit
 
@@ -394,3 +403,47 @@ def test_the_trace_norm_pulls_tasks_onto_few_directions():
             theta -= 0.1 / (1 + 0.05 * step) * gradient
     assert ((s - 0.6) > 0).sum() == 2
     torch.testing.assert_close(theta.detach(), expected, atol=5e-3, rtol=0)
+
+
+# Cross-stitch
+
+
+@any_number
+def test_stitches_start_near_the_identity_and_convex(count):
+    stitches = CrossStitch(TASKS[:count], 6, 8, conv_trunk)(torch.randn(2, 3, 6)).weights["stitches"]
+    assert stitches.shape == (2, count, count)
+    torch.testing.assert_close(stitches.sum(-1), torch.ones(2, count))
+    expected = torch.full((count, count), 0.1 / max(count - 1, 1)).fill_diagonal_(0.9 if count > 1 else 1.0)
+    torch.testing.assert_close(stitches[1], expected)
+    for own in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="own is a weight in"):
+            CrossStitch(TASKS[:count], 6, 8, own=own)
+
+
+@every_trunk
+def test_identity_stitches_are_separate_trunks(trunk):
+    module, z = CrossStitch(TASKS, 6, 8, trunk, own=1.0), torch.randn(5, 3, 6)
+    for task, h in module(z).features.items():
+        torch.testing.assert_close(h, module.trunks[task](z))
+
+
+@every_trunk
+def test_equal_stitches_give_every_task_the_mean_of_each_stage(trunk):
+    module, z = CrossStitch(TASKS, 6, 8, trunk, own=1 / len(TASKS)), torch.randn(5, 3, 6)
+    x = z
+    for stages in zip(*module.trunks.values(), strict=True):
+        x = sum(stage(x) for stage in stages) / len(TASKS)
+    for h in module(z).features.values():
+        torch.testing.assert_close(h, x)
+
+
+def test_stitches_written_out_for_two_tasks():
+    module, z = CrossStitch(["b", "a"], 6, 8), torch.randn(5, 3, 6)
+    with torch.no_grad():
+        module.stitches.copy_(torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[-1.0, 0.5], [0.0, 2.0]]]))
+    a, b = module.trunks["a"], module.trunks["b"]
+    xa, xb = a[0](z), b[0](z)
+    xa, xb = a[1](xa + 2 * xb), b[1](3 * xa + 4 * xb)
+    features = module(z).features
+    torch.testing.assert_close(features["a"], -xa + 0.5 * xb)
+    torch.testing.assert_close(features["b"], 2 * xb)
