@@ -16,6 +16,7 @@ from mtmm_lib.sharing import (
     ALL,
     CrossStitch,
     HardSharing,
+    MMoE,
     SoftSharing,
     mlp_trunk,
     separate,
@@ -447,3 +448,43 @@ def test_stitches_written_out_for_two_tasks():
     features = module(z).features
     torch.testing.assert_close(features["a"], -xa + 0.5 * xb)
     torch.testing.assert_close(features["b"], 2 * xb)
+
+
+# Experts
+
+
+@every_trunk
+@any_number
+def test_one_expert_is_hard_sharing_through_a_gate_of_one(trunk, count):
+    module, z = MMoE(TASKS[:count], 6, 8, trunk, experts=1), torch.randn(5, 3, 6)
+    hard = HardSharing(TASKS[:count], 6, 8, trunk)
+    hard.trunk.load_state_dict(module.experts[0].state_dict())
+    shared, expected = module(z), hard(z)
+    assert torch.equal(shared.weights["gates"], torch.ones(5, 3, count, 1))
+    for task in module.tasks:
+        torch.testing.assert_close(shared.features[task], expected.features[task])
+
+
+def test_gates_and_experts_written_out_for_one_token():
+    module, z = MMoE(["b", "a"], 6, 8, experts=3), torch.randn(4, 2, 6)
+    shared = module(z)
+    gates = shared.weights["gates"]
+    assert gates.shape == (4, 2, 2, 3) and gates.min() > 0
+    torch.testing.assert_close(gates.sum(-1), torch.ones(4, 2, 2))
+    for t, task in enumerate("ab"):  # alphabetical
+        logits = module.gates[task].weight @ z[1, 0]
+        g = logits.exp() / logits.exp().sum()
+        torch.testing.assert_close(gates[1, 0, t], g)
+        expected = sum(g[e] * module.experts[e](z[1, 0]) for e in range(3))
+        torch.testing.assert_close(shared.features[task][1, 0], expected)
+    with pytest.raises(ValueError, match="experts needs to be at least 1, got 0"):
+        MMoE(["a"], 6, 8, experts=0)
+
+
+def test_gates_without_an_opinion_give_the_mean_of_the_experts():
+    module, z = MMoE(TASKS, 6, 8, experts=5), torch.randn(4, 2, 6)
+    for gate in module.gates.values():
+        nn.init.zeros_(gate.weight)
+    mean = torch.stack([expert(z) for expert in module.experts]).mean(0)
+    for h in module(z).features.values():
+        torch.testing.assert_close(h, mean)
