@@ -6,7 +6,7 @@ called as `sharing(z) -> Shared`; it acts on the last axis of `z` `[B, L, in_dim
 """
 
 from mtmm_lib.sharing.base import HardSharing, Shared, Sharing, Trunk, mlp_trunk, separate
-from mtmm_lib.sharing.experts import MMoE
+from mtmm_lib.sharing.experts import PLE, MMoE
 from mtmm_lib.sharing.mixing import CrossStitch
 from mtmm_lib.sharing.soft import SoftSharing, tether, trace_norm
 
@@ -15,6 +15,7 @@ __all__ = [
     "CrossStitch",
     "HardSharing",
     "MMoE",
+    "PLE",
     "Shared",
     "Sharing",
     "SoftSharing",
@@ -25,4 +26,6 @@ __all__ = [
     "trace_norm",
 ]
 
-ALL: dict[str, type[Sharing]] = {cls.__name__: cls for cls in (HardSharing, SoftSharing, CrossStitch, MMoE)}
+ALL: dict[str, type[Sharing]] = {
+    cls.__name__: cls for cls in (HardSharing, SoftSharing, CrossStitch, MMoE, PLE)
+}

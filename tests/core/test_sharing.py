@@ -14,6 +14,7 @@ from mtmm_lib.fusion import SumFusion
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import (
     ALL,
+    PLE,
     CrossStitch,
     HardSharing,
     MMoE,
@@ -186,7 +187,7 @@ def problem(sharing, count: int = 2):
     return build, samples
 
 
-@every_sharing
+@pytest.mark.parametrize("sharing", [*ALL.values(), *(partial(PLE, levels=n) for n in (1, 3))])
 @pytest.mark.parametrize("count", [2, 3])
 def test_what_belongs_to_a_task_is_what_its_loss_alone_reaches(sharing, count):
     build, samples = problem(sharing, count)
@@ -210,8 +211,8 @@ def test_what_belongs_to_a_task_is_what_its_loss_alone_reaches(sharing, count):
 def test_it_learns_from_the_labels_there_are(sharing):
     build, samples = problem(sharing, 3)
     torch.manual_seed(0)
-    model, data = build(), samples(1, 200)
-    history = fit(model, data, epochs=30, lr=0.01, progress=False)
+    model, data = build(), samples(1, 128)
+    history = fit(model, data, epochs=40, lr=0.01, progress=False)
     first, last = (sum(history.train_loss[epoch].values()) for epoch in (0, -1))
     assert last < 0.6 * first
 
@@ -488,3 +489,53 @@ def test_gates_without_an_opinion_give_the_mean_of_the_experts():
     mean = torch.stack([expert(z) for expert in module.experts]).mean(0)
     for h in module(z).features.values():
         torch.testing.assert_close(h, mean)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+@any_number
+def test_gates_of_ple_see_their_own_and_the_shared_experts(levels, count):
+    own, common = 2, 3
+    module = PLE(TASKS[:count], 6, 8, levels=levels, task_experts=own, shared_experts=common)
+    weights = module(torch.randn(4, 2, 6)).weights
+    assert list(weights) == [f"gates{level}" for level in range(1, levels + 1)]
+    for level, gates in enumerate(weights.values(), 1):
+        last = level == levels
+        assert gates.shape == (4, 2, count + (not last), count * own + common)
+        torch.testing.assert_close(gates.sum(-1), torch.ones(gates.shape[:-1]))
+        for t in range(count):
+            sees = torch.zeros(count * own + common, dtype=torch.bool)
+            sees[t * own : (t + 1) * own] = sees[-common:] = True
+            assert torch.equal(gates[..., t, :] > 0, sees.expand(4, 2, -1))
+        if not last:  # the shared gate sees every expert
+            assert (gates[..., count, :] > 0).all()
+
+
+def test_ple_written_out_for_two_levels_and_one_token():
+    module, z = PLE(["b", "a"], 6, 8), torch.randn(1, 1, 6)
+    first, last = module.levels
+
+    def gated(gate, x, experts):
+        w = (gate.weight @ x).softmax(0)
+        return sum(w[e] * expert for e, expert in enumerate(experts))
+
+    x = z[0, 0]
+    a, b, s = first.experts["a"][0](x), first.experts["b"][0](x), first.shared_experts[0](x)
+    xs = gated(first.shared_gate, x, [a, b, s])
+    for task, own in (("a", a), ("b", b)):
+        xt = gated(first.gates[task], x, [own, s])
+        h = gated(last.gates[task], xt, [last.experts[task][0](xt), last.shared_experts[0](xs)])
+        torch.testing.assert_close(module(z).features[task][0, 0], h)
+    assert last.shared_gate is None
+
+
+def test_one_level_of_ple_for_one_task_is_a_mixture_of_experts():
+    ple, moe = PLE(["a"], 6, 8, levels=1, task_experts=2), MMoE(["a"], 6, 8, experts=3)
+    experts = [*ple.levels[0].experts["a"], *ple.levels[0].shared_experts]
+    for ours, theirs in zip(moe.experts, experts, strict=True):
+        ours.load_state_dict(theirs.state_dict())
+    moe.gates["a"].load_state_dict(ple.levels[0].gates["a"].state_dict())
+    z = torch.randn(5, 3, 6)
+    torch.testing.assert_close(ple(z).features["a"], moe(z).features["a"])
+    for name in ("levels", "task_experts", "shared_experts"):
+        with pytest.raises(ValueError, match=f"{name} needs to be at least 1, got 0"):
+            PLE(["a"], 6, 8, **{name: 0})
