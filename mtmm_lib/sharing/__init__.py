@@ -7,7 +7,7 @@ called as `sharing(z) -> Shared`; it acts on the last axis of `z` `[B, L, in_dim
 
 from mtmm_lib.sharing.base import HardSharing, Shared, Sharing, Trunk, mlp_trunk, separate
 from mtmm_lib.sharing.experts import PLE, MMoE
-from mtmm_lib.sharing.mixing import CrossStitch
+from mtmm_lib.sharing.mixing import CrossStitch, TaskAttention
 from mtmm_lib.sharing.soft import SoftSharing, tether, trace_norm
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Shared",
     "Sharing",
     "SoftSharing",
+    "TaskAttention",
     "Trunk",
     "mlp_trunk",
     "separate",
@@ -27,5 +28,5 @@ __all__ = [
 ]
 
 ALL: dict[str, type[Sharing]] = {
-    cls.__name__: cls for cls in (HardSharing, SoftSharing, CrossStitch, MMoE, PLE)
+    cls.__name__: cls for cls in (HardSharing, SoftSharing, CrossStitch, TaskAttention, MMoE, PLE)
 }

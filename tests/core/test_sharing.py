@@ -19,6 +19,7 @@ from mtmm_lib.sharing import (
     HardSharing,
     MMoE,
     SoftSharing,
+    TaskAttention,
     mlp_trunk,
     separate,
     tether,
@@ -449,6 +450,53 @@ def test_stitches_written_out_for_two_tasks():
     features = module(z).features
     torch.testing.assert_close(features["a"], -xa + 0.5 * xb)
     torch.testing.assert_close(features["b"], 2 * xb)
+
+
+# Task attention
+
+
+@every_trunk
+def test_masks_lie_between_zero_and_one_and_select_from_the_trunk(trunk):
+    module, z = TaskAttention(TASKS, 6, 8, trunk), torch.randn(5, 3, 6)
+    shared = module(z)
+    widths = {"conv": 5}.get(trunk.__name__.removesuffix("_trunk"), 8), 8
+    assert list(shared.weights) == ["attention1", "attention2"]
+    for width, mask in zip(widths, shared.weights.values(), strict=True):
+        assert mask.shape == (5, 3, 4, width) and ((mask > 0) & (mask < 1)).all()
+    for t, task in enumerate(module.tasks):
+        expected = shared.weights["attention2"][:, :, t] * module.trunk(z)
+        torch.testing.assert_close(shared.features[task], expected)
+
+
+def test_open_masks_are_hard_sharing():
+    module, z = TaskAttention(TASKS, 6, 8), torch.randn(5, 3, 6)
+    with torch.no_grad():
+        for masks in module.masks.values():
+            masks[-1][2].bias += 50
+    for h in module(z).features.values():
+        torch.testing.assert_close(h, module.trunk(z))
+
+
+def test_masks_written_out_for_one_token():
+    module, z = TaskAttention(["b", "a"], 6, 8, conv_trunk), torch.randn(1, 1, 6)
+    p1 = module.trunk[0](z)
+    p2 = module.trunk[1](p1)
+    (V, _), module_masks = module.pass_on[0], module.masks["b"]
+    (W1, _, X1, _), (W2, _, X2, _) = module_masks
+    s1 = torch.sigmoid(X1(W1(p1[0, 0]).relu())) * p1[0, 0]
+    s2 = torch.sigmoid(X2(W2(torch.cat([p2[0, 0], V(s1).relu()])).relu())) * p2[0, 0]
+    torch.testing.assert_close(module(z).features["b"][0, 0], s2)
+
+
+def test_measuring_a_trunk_leaves_it_in_training_and_draws_nothing():
+    def trunk(in_dim, dim):
+        return nn.Sequential(nn.Linear(in_dim, dim), nn.Dropout(0.5))
+
+    torch.manual_seed(0)
+    module = TaskAttention(["a"], 6, 8, trunk)
+    torch.manual_seed(0)
+    assert torch.equal(module.trunk[0].weight, trunk(6, 8)[0].weight)
+    assert all(part.training for part in module.modules())
 
 
 # Experts
