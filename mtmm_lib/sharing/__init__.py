@@ -8,6 +8,7 @@ called as `sharing(z) -> Shared`; it acts on the last axis of `z` `[B, L, in_dim
 from mtmm_lib.sharing.base import HardSharing, Shared, Sharing, Trunk, mlp_trunk, separate
 from mtmm_lib.sharing.experts import PLE, MMoE
 from mtmm_lib.sharing.mixing import CrossStitch, TaskAttention
+from mtmm_lib.sharing.private import SharedPrivate, difference
 from mtmm_lib.sharing.soft import SoftSharing, tether, trace_norm
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "MMoE",
     "PLE",
     "Shared",
+    "SharedPrivate",
     "Sharing",
     "SoftSharing",
     "TaskAttention",
     "Trunk",
+    "difference",
     "mlp_trunk",
     "separate",
     "tether",
@@ -28,5 +31,6 @@ __all__ = [
 ]
 
 ALL: dict[str, type[Sharing]] = {
-    cls.__name__: cls for cls in (HardSharing, SoftSharing, CrossStitch, TaskAttention, MMoE, PLE)
+    cls.__name__: cls
+    for cls in (HardSharing, SoftSharing, CrossStitch, TaskAttention, MMoE, PLE, SharedPrivate)
 }

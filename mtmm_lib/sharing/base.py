@@ -49,6 +49,12 @@ def build_trunk(trunk: Trunk | None, in_dim: int, dim: int) -> nn.Sequential:
     return built
 
 
+def check_strength(strength: float) -> None:
+    """Raises `ValueError` for a negative strength of a penalty, or NaN."""
+    if not strength >= 0:
+        raise ValueError(f"strength needs to be >= 0, got {strength}")
+
+
 class Sharing(nn.Module):
     """Base of all sharings.
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk
+from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk, check_strength
 
 
 def tether(theta: Tensor) -> Tensor:
@@ -79,8 +79,7 @@ class SoftSharing(Sharing):
         super().__init__(tasks, in_dim, dim)
         if penalty not in PENALTIES:
             raise ValueError(f"penalty is one of {sorted(PENALTIES)}, got {penalty!r}")
-        if not strength >= 0:
-            raise ValueError(f"strength needs to be >= 0, got {strength}")
+        check_strength(strength)
         self.penalty, self.strength = penalty, strength
         first = build_trunk(trunk, in_dim, dim)
         self.trunks = nn.ModuleDict({task: deepcopy(first) for task in self.tasks})

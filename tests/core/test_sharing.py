@@ -1,5 +1,6 @@
 """What holds for every sharing, on any trunk, in training and outside; and the mathematics of each."""
 
+import itertools
 import math
 from functools import partial
 
@@ -18,8 +19,10 @@ from mtmm_lib.sharing import (
     CrossStitch,
     HardSharing,
     MMoE,
+    SharedPrivate,
     SoftSharing,
     TaskAttention,
+    difference,
     mlp_trunk,
     separate,
     tether,
@@ -289,9 +292,9 @@ def test_soft_sharing_starts_as_hard_sharing_and_without_strength_shares_nothing
     assert SoftSharing(TASKS, 6, 8, strength=0)(z).penalty == 0
     with pytest.raises(ValueError, match=r"one of \['l2', 'trace_norm'\], got 'l1'"):
         SoftSharing(TASKS, 6, 8, penalty="l1")
-    for strength in (-1.0, math.nan):
+    for strength, sharing in itertools.product((-1.0, math.nan), (SoftSharing, SharedPrivate)):
         with pytest.raises(ValueError, match="strength needs to be >= 0"):
-            SoftSharing(TASKS, 6, 8, strength=strength)
+            sharing(TASKS, 6, 8, strength=strength)
 
 
 def tethered_ridge(inputs, labels, strength):
@@ -399,11 +402,11 @@ def test_the_trace_norm_pulls_tasks_onto_few_directions():
     u, s, vt = torch.linalg.svd(noisy, full_matrices=False)
     expected = u * (s - 0.6).clamp(min=0) @ vt
     theta = noisy.clone().requires_grad_()
-    for step in range(4000):
+    for step in range(1500):
         loss = 0.5 * (theta - noisy).square().sum() + 0.6 * trace_norm(theta)
         (gradient,) = torch.autograd.grad(loss, theta)
         with torch.no_grad():
-            theta -= 0.1 / (1 + 0.05 * step) * gradient
+            theta -= 0.2 / (1 + 0.1 * step) * gradient
     assert ((s - 0.6) > 0).sum() == 2
     torch.testing.assert_close(theta.detach(), expected, atol=5e-3, rtol=0)
 
@@ -587,3 +590,56 @@ def test_one_level_of_ple_for_one_task_is_a_mixture_of_experts():
     for name in ("levels", "task_experts", "shared_experts"):
         with pytest.raises(ValueError, match=f"{name} needs to be at least 1, got 0"):
             PLE(["a"], 6, 8, **{name: 0})
+
+
+# Shared and private
+
+
+def test_the_two_halves_and_the_penalty_between_them():
+    module, z = SharedPrivate(TASKS[:3], 6, 8, strength=0.3), torch.randn(5, 3, 6)
+    shared = module(z)
+    common = module.shared(z)
+    expected = 0.0
+    for task, h in shared.features.items():
+        private = module.private[task](z)
+        torch.testing.assert_close(h, torch.cat([common, private], -1))
+        overlap = sum(torch.outer(c, p) for c, p in zip(common.view(15, 8), private.view(15, 8), strict=True))
+        expected += 0.3 * (overlap / 15).square().sum()
+    torch.testing.assert_close(shared.penalty, expected)
+    assert module.dim == 16 and SharedPrivate(TASKS, 6, 8, strength=0)(z).penalty == 0
+
+
+def test_the_difference_is_zero_exactly_where_all_features_are_orthogonal():
+    frame = torch.linalg.qr(torch.randn(12, 7, dtype=torch.float64)).Q
+    mixed = [frame[:, :4] @ torch.randn(4, 4).double(), frame[:, 4:] @ torch.randn(3, 3).double()]
+    assert difference(*mixed) < 1e-28
+    # One private feature that is, for a part, a shared one is enough.
+    mixed[1][:, 2] += 0.1 * frame[:, 0]
+    overlap = 0.1 * mixed[0].T @ frame[:, 0] / 12
+    torch.testing.assert_close(difference(*mixed).double(), overlap.square().sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_difference_does_not_depend_on_the_number_of_samples(scale):
+    c, p = scale * torch.randn(6, 2, 4), torch.randn(6, 2, 3) / scale
+    torch.testing.assert_close(difference(c, p), difference(c.repeat(5, 1, 1), p.repeat(5, 1, 1)))
+
+
+def test_the_penalty_drives_the_private_features_out_of_the_shared_space():
+    """Against it, private trunks unlearn what the shared one holds; without it, they keep it."""
+    z, overlaps = torch.randn(200, 1, 6), {}
+    for strength in (0.0, 10.0):
+        torch.manual_seed(1)
+        module = SharedPrivate(["a", "b"], 6, 4, linear_trunk, strength=strength)
+        target = z[..., :2].sum(-1)
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+        for _ in range(300):
+            shared = module(z)
+            loss = sum((h.sum(-1) - target).square().mean() for h in shared.features.values())
+            optimizer.zero_grad()
+            (loss + shared.penalty).backward()
+            optimizer.step()
+        h = module(z).features["a"]
+        assert loss < 0.01
+        overlaps[strength] = difference(h[..., :4], h[..., 4:]).item()
+    assert overlaps[10.0] < 0.01 * overlaps[0.0]
