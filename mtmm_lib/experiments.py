@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch
@@ -265,7 +266,8 @@ class _Replicas:
             parts = block.split([shape.numel() for shape in shapes.values()], 1)
             for (name, shape), part in zip(shapes.items(), parts, strict=True):
                 state[name] = part.reshape(len(block), *shape)
-        return vmap(one, randomness="different")(state, data)
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention know nothing of vmap
+            return vmap(one, randomness="different")(state, data)
 
     def step(self, chosen: Tensor) -> Tensor:
         """One step with the samples `chosen` `[R, B]`; returns the losses `[R, T]`."""

@@ -2,90 +2,48 @@ r"""Fusion: one `Features` per modality → one representation of the sample.
 
 Every fusion is built as `Fusion(dims, dim)`, with `dims` mapping each modality to its width $D_m$,
 and is called as `fusion(features, present=None) -> Fused`. Keys come in any order. `present[m]` is a
-bool `[B]`; what an absent modality's features hold, NaN included, changes neither results nor gradients.
+bool `[B]`; what an absent modality's features hold, NaN included, changes neither results nor gradients,
+and neither does padding.
 Shapes: B batch, M modalities (in alphabetical order wherever they are stacked), D = `dim`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtmm_lib.attention import BottleneckFusion, CrossModalFusion, PerceiverFusion
 from mtmm_lib.batch import Features
+from mtmm_lib.modalities import Fused, Fusion
 
 
-@dataclass(frozen=True, eq=False)
-class Fused:
-    """What a fusion returns.
+class JoinedFusion(Fusion):
+    r"""Base of fusions that read all features end to end, $[z_1; \dots; z_M]$.
 
-    Args:
-        features: the joint representation, tokens `[B, L, D]`.
-        weights: name → tensor: gates or attention maps, for plots.
+    A learned vector (`missing[m]`, initially zero) stands in for an absent modality.
     """
-
-    features: Features
-    weights: dict[str, Tensor] = field(default_factory=dict)
-
-
-class Fusion(nn.Module):
-    """Base of all fusions: checks names and presence.
-
-    Raises:
-        ValueError: when a modality is missing from `features` or unknown, or a sample has no modality.
-    """
-
-    keeps_tokens = False
 
     def __init__(self, dims: Mapping[str, int], dim: int) -> None:
-        super().__init__()
-        if not dims:
-            raise ValueError("a fusion needs at least one modality, got none")
-        self.dims = dict(sorted(dims.items()))
-        self.dim = dim
+        super().__init__(dims, dim)
+        self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(d)) for name, d in self.dims.items()})
 
-    def presence(
-        self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None
-    ) -> Tensor | None:
-        """Bool `[B, M]`, or `None` when every modality is there for every sample."""
-        check_presence(self.dims, features, present)
-        if not present:
-            return None
-        some = next(iter(features.values())).tokens
-        everyone = torch.ones(len(some), dtype=torch.bool, device=some.device)
-        return torch.stack([present.get(name, everyone) for name in self.dims], 1)
-
-    def vectors(self, features: Mapping[str, Features], mask: Tensor | None) -> list[Tensor]:
-        r"""The pooled features `[B, D_m]` by modality, zero where absent."""
-        pooled = [features[name].pooled for name in self.dims]
-        if mask is None:
-            return pooled
-        return [torch.where(mask[:, i : i + 1], z, 0) for i, z in enumerate(pooled)]
+    def joined(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None) -> Tensor:
+        r"""The features end to end, $[B, \sum_m D_m]$."""
+        mask = self.presence(features, present)
+        vectors = self.vectors(features, mask)
+        if mask is not None:
+            vectors = [
+                torch.where(mask[:, i : i + 1], z, self.missing[name])
+                for i, (name, z) in enumerate(zip(self.dims, vectors, strict=True))
+            ]
+        return torch.cat(vectors, 1)
 
 
-def check_presence(
-    dims: Mapping[str, int], features: Mapping[str, Features], present: Mapping[str, Tensor] | None
-) -> None:
-    """Raises `ValueError` unless the modalities are those of `dims` and every sample has one of them."""
-    if set(features) != set(dims):
-        raise ValueError(f"the fusion was built for modalities {sorted(dims)}, got {sorted(features)}")
-    if not present or set(present) != set(dims) or torch.compiler.is_compiling():
-        return
-    empty = ~torch.stack(list(present.values())).any(0)
-    try:
-        rows = empty.nonzero().flatten().tolist()
-    except RuntimeError:  # inside torch.func.vmap values cannot be looked at
-        return
-    if rows:
-        raise ValueError(
-            f"samples {rows[:8]}{' …' if len(rows) > 8 else ''} have no modality at all "
-            f"(of {sorted(dims)}); leave them out of the batch"
-        )
-
-
-class ConcatFusion(Fusion):
+class ConcatFusion(JoinedFusion):
     r"""Joins the features end to end and mixes them linearly: $z = W[z_1; \dots; z_M] + b$.
 
     A learned vector (`missing[m]`, initially zero) stands in for an absent modality.
@@ -95,17 +53,9 @@ class ConcatFusion(Fusion):
     def __init__(self, dims: Mapping[str, int], dim: int) -> None:
         super().__init__(dims, dim)
         self.mix = nn.Linear(sum(self.dims.values()), dim)
-        self.missing = nn.ParameterDict({name: nn.Parameter(torch.zeros(d)) for name, d in self.dims.items()})
 
     def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
-        mask = self.presence(features, present)
-        vectors = self.vectors(features, mask)
-        if mask is not None:
-            vectors = [
-                torch.where(mask[:, i : i + 1], z, self.missing[name])
-                for i, (name, z) in enumerate(zip(self.dims, vectors, strict=True))
-            ]
-        return Fused(Features.vector(self.mix(torch.cat(vectors, 1))))
+        return Fused(Features.vector(self.mix(self.joined(features, present))))
 
 
 class SumFusion(Fusion):
@@ -160,6 +110,193 @@ class GatedFusion(Fusion):
         return Fused(Features.vector((gates * hidden).sum(1)), {"gates": gates})
 
 
+class FiLMFusion(Fusion):
+    r"""Feature-wise linear modulation: one modality scales and shifts the other's (Perez et al., 2018).
+
+    $z_l = \gamma(c) \odot h_l + \beta(c)$ for every token l, with $h_l = W z_{1,l} + b$ the modulated
+    modality's features, c the pooled features of the other, and $[\gamma(c) - 1; \beta(c)] = W_c c + b_c$:
+    as in the paper the scale is learned as a difference from one. An absent condition modulates nothing
+    ($\gamma = 1$, $\beta = 0$); of an absent modulated modality $\beta(c)$ is left.
+
+    Args:
+        dims, dim: as in every fusion; two modalities.
+        condition: the modality that modulates the other one. By default the second in alphabetical order
+            (the question modulates the image). The attributes `condition` and `modulated` name the two.
+
+    Shapes: `[B, L, D_1]` and `[B, L', D_2]` → tokens `[B, L, D]`, those of the modulated modality;
+    `weights["scale"]` and `weights["shift"]` `[B, D]`.
+
+    Raises:
+        ValueError: for any other number of modalities, or an unknown `condition`.
+    """
+
+    keeps_tokens = True
+
+    def __init__(self, dims: Mapping[str, int], dim: int, *, condition: str | None = None) -> None:
+        super().__init__(dims, dim)
+        if len(self.dims) != 2:
+            raise ValueError(f"FiLMFusion is defined for two modalities, got {list(self.dims)}")
+        first, second = self.dims
+        self.condition = second if condition is None else condition
+        if self.condition not in self.dims:
+            raise ValueError(f"condition is one of {list(self.dims)}, got {condition!r}")
+        self.modulated = first if self.condition == second else second
+        self.project = nn.Linear(self.dims[self.modulated], dim)
+        self.film = nn.Linear(self.dims[self.condition], 2 * dim)
+
+    def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
+        mask = self.presence(features, present)
+        here = dict(zip(self.dims, mask.unbind(1), strict=True)) if mask is not None else {}
+        vectors = dict(zip(self.dims, self.vectors(features, mask), strict=True))
+        sequences = dict(zip(self.dims, self.sequences(features, mask), strict=True))
+        change, shift = self.film(vectors[self.condition]).chunk(2, 1)
+        tokens, valid = self.project(sequences[self.modulated].tokens), features[self.modulated].valid
+        if mask is not None:
+            change, shift = (torch.where(here[self.condition][:, None], x, 0) for x in (change, shift))
+            modulated = here[self.modulated][:, None]
+            tokens = torch.where(modulated.unsqueeze(2), tokens, 0)
+            # Every token of an absent modality is now the shift, and each of them may be read.
+            valid = None if valid is None else valid | ~modulated
+        scale = 1 + change
+        z = scale.unsqueeze(1) * tokens + shift.unsqueeze(1)
+        return Fused(Features(z, valid), {"scale": scale, "shift": shift})
+
+
+#: The largest number of weights that `TensorFusion` builds.
+TENSOR_LIMIT = 50_000_000
+
+
+class TensorFusion(Fusion):
+    r"""All products of features across modalities (Zadeh et al., 2017).
+
+    $z = W \operatorname{vec}\big([1; z_1] \otimes \dots \otimes [1; z_M]\big)$. The ones keep the products
+    of fewer modalities, down to each one's own features and a constant. An absent modality is
+    $[1; 0]$: all products without it stay. W has $D \prod_m (D_m + 1)$ weights, which explodes with M.
+
+    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`.
+
+    Raises:
+        ValueError: when W would have more than `TENSOR_LIMIT` weights.
+    """
+
+    def __init__(self, dims: Mapping[str, int], dim: int) -> None:
+        super().__init__(dims, dim)
+        size = math.prod(d + 1 for d in self.dims.values())
+        if size * dim > TENSOR_LIMIT:
+            raise ValueError(
+                f"TensorFusion of widths {self.dims} has {size:,} products, so {size * dim:,} weights; at "
+                f"most {TENSOR_LIMIT:,} are allowed: take narrower features, or LowRankFusion"
+            )
+        self.mix = nn.Linear(size, dim, bias=False)  # the product of the ones is the bias
+
+    def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
+        first, *others = (
+            F.pad(z, (1, 0), value=1.0) for z in self.vectors(features, self.presence(features, present))
+        )
+        products = first
+        for z in others:
+            products = (products.unsqueeze(2) * z.unsqueeze(1)).flatten(1)
+        return Fused(Features.vector(self.mix(products)))
+
+
+class LowRankFusion(Fusion):
+    r"""Tensor fusion with a weight tensor of low rank, which is never built (Liu et al., 2018).
+
+    $z = \sum_{r=1}^{R} \bigodot_m W_m^{(r)} [1; z_m]$. With R large enough it is `TensorFusion`; its
+    number of weights, $R D \sum_m (D_m + 1)$, grows with the sum of the widths instead of their product.
+    An absent modality is $[1; 0]$, as there.
+
+    Args:
+        dims, dim: as in every fusion.
+        rank: R.
+
+    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`. `factors[m]` is linear, `[B, D_m]` →
+    `[B, R·D]`, the features of the first rank first; its bias is the column that belongs to the one.
+    """
+
+    def __init__(self, dims: Mapping[str, int], dim: int, *, rank: int = 4) -> None:
+        super().__init__(dims, dim)
+        if rank < 1:
+            raise ValueError(f"rank is at least 1, got {rank}")
+        self.rank = rank
+        self.factors = nn.ModuleDict({name: nn.Linear(d, rank * dim) for name, d in self.dims.items()})
+
+    def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
+        vectors = self.vectors(features, self.presence(features, present))
+        first, *others = (self.factors[name](z) for name, z in zip(self.dims, vectors, strict=True))
+        products = first
+        for factor in others:
+            products = products * factor
+        return Fused(Features.vector(products.unflatten(1, (self.rank, self.dim)).sum(1)))
+
+
+class ExpertFusion(JoinedFusion):
+    r"""A mixture of experts over the joined features, with the softmax gate (Jacobs et al., 1991).
+
+    $z = \sum_e g_e(x)\, E_e(x)$ with $x = [z_1; \dots; z_M]$, $g(x) = \mathrm{softmax}(W_g x + b_g)$ and
+    $E_e$ a network with one hidden layer of D units. Every expert is computed; the sparse gates of
+    Shazeer et al. (2017), with their penalties for balanced loads, pay when experts are too many for that.
+    A learned vector (`missing[m]`, initially zero) stands in for an absent modality.
+
+    Args:
+        dims, dim: as in every fusion.
+        experts: E.
+
+    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, `weights["gates"]` `[B, E]`.
+    """
+
+    def __init__(self, dims: Mapping[str, int], dim: int, *, experts: int = 4) -> None:
+        super().__init__(dims, dim)
+        if experts < 1:
+            raise ValueError(f"a mixture needs at least one expert, got {experts}")
+        width = sum(self.dims.values())
+        self.gate = nn.Linear(width, experts)
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Linear(dim, dim)) for _ in range(experts)
+        )
+
+    def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
+        x = self.joined(features, present)
+        gates = self.gate(x).softmax(1)
+        opinions = torch.stack([expert(x) for expert in self.experts], 1)  # [B, E, D]
+        return Fused(Features.vector((gates.unsqueeze(2) * opinions).sum(1)), {"gates": gates})
+
+
+class ProductOfExpertsFusion(Fusion):
+    r"""Multiplies Gaussian opinions about z; an absent modality is a factor less (Wu & Goodman, 2018).
+
+    Each modality says $N(\mu_m, \sigma_m^2)$ with $[\mu_m; \log\sigma_m^2] = W_m z_m + b_m$, and the prior
+    $N(0, 1)$ is one more expert. The product is Gaussian, in every dimension with
+
+    \[ \frac{1}{\sigma^2} = 1 + \sum_m \frac{1}{\sigma_m^2}, \qquad
+       \mu = \sigma^2 \sum_m \frac{\mu_m}{\sigma_m^2} = \sum_m s_m \mu_m, \]
+
+    sums over the modalities that are present. The result is its mean μ: nothing is drawn. The shares
+    $s_m = \sigma^2/\sigma_m^2$ are a softmax over log-precisions, the prior's being zero.
+
+    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, the mean; `weights["mean"]` and
+    `weights["log_variance"]` `[B, D]`, `weights["shares"]` `[B, M, D]`, whose rest to one is the prior's.
+    """
+
+    def __init__(self, dims: Mapping[str, int], dim: int) -> None:
+        super().__init__(dims, dim)
+        self.experts = nn.ModuleDict({name: nn.Linear(d, 2 * dim) for name, d in self.dims.items()})
+
+    def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
+        mask = self.presence(features, present)
+        vectors = self.vectors(features, mask)
+        opinions = torch.stack([self.experts[name](z) for name, z in zip(self.dims, vectors, strict=True)], 1)
+        means, log_variances = opinions.chunk(2, 2)  # [B, M, D]
+        log_precisions = -log_variances
+        if mask is not None:
+            log_precisions = torch.where(mask.unsqueeze(2), log_precisions, -torch.inf)
+        log_precisions = F.pad(log_precisions, (0, 0, 0, 1))  # the prior's is zero
+        shares = log_precisions.softmax(1)[:, :-1]
+        mean = (shares * means).sum(1)
+        log_variance = -log_precisions.logsumexp(1)
+        return Fused(Features.vector(mean), {"mean": mean, "log_variance": log_variance, "shares": shares})
+
+
 class ModalityDropout(nn.Module):
     r"""Hides whole modalities in training, so that a model learns to do without (Neverova et al., 2016).
 
@@ -181,15 +318,30 @@ class ModalityDropout(nn.Module):
     def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
         if not self.training or not self.p:
             return self.fusion(features, present)
-        check_presence(self.dims, features, present)
+        here = self.fusion.presence(features, present)
         some = next(iter(features.values())).tokens
-        draw = torch.rand(len(some), len(self.dims), device=some.device)
-        everyone = torch.ones(len(some), dtype=torch.bool, device=some.device)
-        here = torch.stack([(present or {}).get(name, everyone) for name in self.dims], 1)
+        draw = torch.rand(some.shape[0], len(self.dims), device=some.device)
+        if here is None:
+            here = torch.ones_like(draw, dtype=torch.bool)
         # The largest draw among the present modalities survives: it is at least p whenever any is.
         best = torch.where(here, draw, -1.0).argmax(1, keepdim=True)
         kept = here & ((draw >= self.p) | (torch.arange(len(self.dims), device=draw.device) == best))
         return self.fusion(features, {name: kept[:, i] for i, name in enumerate(self.dims)})
 
 
-ALL: dict[str, type[Fusion]] = {cls.__name__: cls for cls in (ConcatFusion, SumFusion, GatedFusion)}
+ALL: dict[str, type[Fusion]] = {
+    cls.__name__: cls
+    for cls in (
+        ConcatFusion,
+        SumFusion,
+        GatedFusion,
+        FiLMFusion,
+        TensorFusion,
+        LowRankFusion,
+        ExpertFusion,
+        ProductOfExpertsFusion,
+        CrossModalFusion,
+        BottleneckFusion,
+        PerceiverFusion,
+    )
+}

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from mtmm_lib.batch import Batch, Features, row_mask
-from mtmm_lib.fusion import Fusion, ModalityDropout
+from mtmm_lib.fusion import ModalityDropout
+from mtmm_lib.modalities import Fusion, check_presence
 from mtmm_lib.sharing import Sharing
 from mtmm_lib.tasks import Task
 
@@ -32,6 +33,7 @@ class Output:
         task_features: task → `[B, L, D]`, the sharing's output.
         weights: name → tensor: gates, attention maps, decision weights, for plots.
         penalties: name → scalar that is added to the loss.
+        batch: the batch that went in.
     """
 
     predictions: dict[str, Tensor]
@@ -41,6 +43,7 @@ class Output:
     task_features: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
     penalties: dict[str, Tensor] = field(default_factory=dict)
+    batch: Batch | None = None
 
 
 class _TaskModel(nn.Module):
@@ -134,6 +137,12 @@ class Model(_TaskModel):
             for name, encoder in self.encoders.items()
         }
         present = {name: mask for name, mask in batch.present.items() if name in features}
+        return replace(self.from_features(features, present), batch=batch)
+
+    def from_features(
+        self, features: dict[str, Features], present: Mapping[str, Tensor] | None = None
+    ) -> Output:
+        """Everything after the encoders: for those who have the features already, or others."""
         fused = self.fusion(features, present)
         shared = self.sharing(fused.features.tokens)
         predictions = {}
@@ -176,6 +185,8 @@ class DecisionFusion(_TaskModel):
 
     `"mean"`: the mean of the probabilities (of the values, in regression). `"product"`: the product of the
     probabilities, renormalised; for regression that of Gaussians of equal variance, which is the mean.
+    These are the sum and the product rule of Kittler et al. (1998); the product is Bayes' rule where the
+    modalities are independent given the class and the classes equally frequent.
     `"learned"`: a mean with one learned weight per task and modality, $w = \mathrm{softmax}(a_t)$.
     Absent modalities are left out and the other weights renormalised (Baltrušaitis et al., 2019).
 
@@ -211,14 +222,13 @@ class DecisionFusion(_TaskModel):
             self.scores = nn.Parameter(torch.zeros(len(self.tasks), len(models)))
 
     def forward(self, batch: Batch) -> Output:
+        check_presence(self.models, {n: mask for n, mask in batch.present.items() if n in self.models})
         # Each model sees its modality as present: what it says of zeros is dropped in the combination.
         outputs = [
             model(replace(batch, inputs={**batch.inputs, name: _inputs(batch, name)}, present={}))
             for name, model in self.models.items()
         ]
         present = torch.stack([batch.mask(name) for name in self.models])
-        if not torch.compiler.is_compiling() and not present.any(0).all():
-            raise ValueError("some samples have no modality at all; leave them out of the batch")
         predictions = {}
         for i, (name, task) in enumerate(self.tasks.items()):
             log_weights = None
@@ -238,7 +248,7 @@ class DecisionFusion(_TaskModel):
             for key, value in output.penalties.items()
         }
         features = {name: output.features[name] for name, output in zip(self.models, outputs, strict=True)}
-        return Output(predictions, features=features, weights=weights, penalties=penalties)
+        return Output(predictions, features=features, weights=weights, penalties=penalties, batch=batch)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The parameters of all models that more than one task may use."""

@@ -13,9 +13,11 @@ FLOORS = [
     ["lesson"],
     ["experiments", "deploy"],
     ["training"],
-    ["model"],
+    ["model", "modality_balance"],
     ["balancing", "tasks", "metrics", "results"],
-    ["encoders", "fusion", "attention", "sharing", "adversarial", "alignment", "masked", "modality_balance"],
+    ["encoders", "fusion", "sharing", "adversarial", "alignment", "masked"],
+    ["attention"],
+    ["modalities"],
     ["data"],
     ["batch"],
 ]
