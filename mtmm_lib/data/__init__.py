@@ -1,8 +1,20 @@
-"""Data of the book: small sets that travel with it, and generators whose truth is known."""
+"""Data of the book: small sets that travel with it, generators whose truth is known, and real public sets."""
 
+from mtmm_lib.data.mfeat import mfeat
 from mtmm_lib.data.relatedness import RelatedTasks, related_tasks
+from mtmm_lib.data.snips import snips
 from mtmm_lib.data.splits import Splits
 from mtmm_lib.data.talking_digits import talking_digits
 from mtmm_lib.data.tiny_vqa import tiny_vqa
+from mtmm_lib.data.ud_english import ud_english_ewt
 
-__all__ = ["RelatedTasks", "Splits", "related_tasks", "talking_digits", "tiny_vqa"]
+__all__ = [
+    "RelatedTasks",
+    "Splits",
+    "mfeat",
+    "related_tasks",
+    "snips",
+    "talking_digits",
+    "tiny_vqa",
+    "ud_english_ewt",
+]

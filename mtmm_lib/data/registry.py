@@ -176,17 +176,26 @@ def _download(name: str, folder: Path) -> None:
 
 def _get(data: DataSet, stage: Path) -> None:
     import pooch
+    from tqdm.auto import tqdm
+    from tqdm.utils import CallbackIOWrapper
 
-    download = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16, timeout=_TIMEOUT)
-    stage.mkdir()
-    if data.source.endswith(".tar.gz"):
-        archive = stage.with_name("archive.tar.gz")
-        download(data.source, str(archive), None)
-        _unpack(archive, data, stage)
-    else:
-        for path in data.files:
-            (stage / path).parent.mkdir(parents=True, exist_ok=True)
-            download(f"{data.source}/{quote(path)}", str(stage / path), None)
+    whole = data.source.endswith(".tar.gz")
+    download = pooch.HTTPDownloader(chunk_size=2**16, timeout=_TIMEOUT)
+    total = None if whole else data.size  # how small an archive is, only its end tells
+    with tqdm(total=total, desc=data.title, unit="B", unit_scale=True, leave=False) as bar:
+
+        def get(address: str, path: Path) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as file:
+                download(address, CallbackIOWrapper(bar.update, file, "write"), None)
+
+        if whole:
+            archive = stage.with_name("archive.tar.gz")
+            get(data.source, archive)
+            _unpack(archive, data, stage)
+        else:
+            for path in data.files:
+                get(f"{data.source}/{quote(path)}", stage / path)
 
 
 def _unpack(archive: Path, data: DataSet, stage: Path) -> None:

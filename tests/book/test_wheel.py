@@ -26,7 +26,11 @@ def test_the_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
     assert len(folders) == 2 and "mtmm_lib" in folders and all(f.startswith("mtmm_lib") for f in folders)
     for path in [*(ROOT / "data").rglob("*.npz"), *(ROOT / "data").rglob("CARD.md")]:
         assert f"mtmm_lib/data/embedded/{path.relative_to(ROOT / 'data').as_posix()}" in names
-    for path in (ROOT / "mtmm_lib" / "lesson" / "quizzes").glob("*.json"):
+    library = ROOT / "mtmm_lib"
+    for path in [
+        *(library / "lesson/quizzes").glob("*.json"),
+        *(library / "data/manifests").glob("*.sha256"),
+    ]:
         assert path.relative_to(ROOT).as_posix() in names
     assert not [name for name in names if name.endswith(".pyc") or "/tests/" in name]
 
