@@ -1,9 +1,13 @@
-"""Metrics that compare models across tasks; standard metrics of one task come from torchmetrics."""
+"""Metrics that compare models across tasks, and what modalities know; standard ones are in torchmetrics."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 
 def delta_m(
@@ -42,3 +46,115 @@ def delta_m(
         gain = (results[name] - baseline[name]) / abs(baseline[name])
         gains.append(gain if higher else -gain)
     return 100 * math.fsum(gains) / len(gains)
+
+
+class Information(NamedTuple):
+    """Where the information that two sources have about a target lies, in bits.
+
+    Args:
+        redundant: R, what either of them alone gives.
+        unique1, unique2: U₁ and U₂, what only the one gives.
+        synergy: S, what shows only where both are known.
+    """
+
+    redundant: float
+    unique1: float
+    unique2: float
+    synergy: float
+
+
+def mutual_information(p: ArrayLike) -> float:
+    r"""Mutual information of two discrete variables, in bits.
+
+    $I(X; Y) = \sum_{x,y} p(x, y)\,\log_2 \frac{p(x, y)}{p(x)\,p(y)}$.
+
+    Args:
+        p: their joint probabilities `[X, Y]`.
+
+    Raises:
+        ValueError: when p is no table of probabilities that sum to one.
+    """
+    p = _probabilities(p, axes=2)
+    apart = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
+    seen = p > 0
+    return float(np.sum(p[seen] * np.log2(p[seen] / apart[seen])))
+
+
+def partial_information(p: ArrayLike) -> Information:
+    r"""Splits what two sources tell about a target into redundant, unique and synergistic information.
+
+    The decomposition of Bertschinger et al. (2014), known as BROJA. A source's unique information must not
+    depend on how the two sources occur together, only on how each occurs with the target; so it is what is
+    left in the least favourable case,
+
+    \[ U_1 = \min_{q \in \Delta} I_q(Y; X_1 \mid X_2), \qquad
+       \Delta = \{q : q(x_1, y) = p(x_1, y),\ q(x_2, y) = p(x_2, y)\}, \]
+
+    and the rest follows from $I(Y; X_1) = R + U_1$, $I(Y; X_2) = R + U_2$ and
+    $I(Y; X_1, X_2) = R + U_1 + U_2 + S$. The minimum is found to about $10^{-10}$ bits; it takes
+    milliseconds for tables of 4 × 4 × 4, seconds for 10 × 10 × 10.
+
+    Args:
+        p: joint probabilities `[X1, X2, Y]` of the sources and the target; relative frequencies are fine,
+            but where samples are few against cells, they overstate every kind of information.
+
+    Raises:
+        ValueError: when p is no table of probabilities that sum to one.
+    """
+    p = _probabilities(p, axes=3)
+    first, second = mutual_information(p.sum(1)), mutual_information(p.sum(0))
+    both = mutual_information(p.reshape(-1, p.shape[2]))
+    least = mutual_information(_least_informative(p).reshape(-1, p.shape[2]))
+    parts = (first + second - least, least - second, least - first, both - least)
+    return Information(*(max(float(part), 0.0) for part in parts))  # rounding may leave -1e-16
+
+
+def _probabilities(p: ArrayLike, axes: int) -> np.ndarray:
+    p = np.asarray(p, dtype=np.float64)
+    if p.ndim != axes:
+        raise ValueError(f"expected a table with {axes} axes, got shape {list(p.shape)}")
+    if not (p >= 0).all() or abs(p.sum() - 1) > 1e-6:
+        raise ValueError(f"probabilities are non-negative and sum to one; these sum to {p.sum():.6g}")
+    return p / p.sum()
+
+
+def _least_informative(p: np.ndarray) -> np.ndarray:
+    r"""The q with the same marginals $(X_1, Y)$ and $(X_2, Y)$ as p for which $I_q(Y; X_1, X_2)$ is least.
+
+    With $H(Y)$ fixed, that is the least $f(q) = \sum q \log q(y \mid x_1, x_2)$, which is convex. Newton's
+    method follows the minimum of $f(q) - \mu \sum \log q$ to $\mu = 10^{-11}$; at each, f is above its
+    own minimum by at most μ times the number of cells.
+    """
+    with1, with2 = p.sum(1), p.sum(0)  # [X1, Y] and [X2, Y]
+    cells = np.nonzero(with1[:, None] * with2[None])
+    x1, x2, y = cells
+    q = (with1[x1, y] * with2[x2, y]) / p.sum((0, 1))[y]  # sources independent given the target
+    # Directions that change no marginal, as columns.
+    kept = [labels == np.unique(labels)[:, None] for labels in (x1 * p.shape[2] + y, x2 * p.shape[2] + y)]
+    _, singular, rows = np.linalg.svd(np.concatenate(kept).astype(float))
+    free = rows[(singular > 1e-9).sum() :].T
+    pair = x1 * p.shape[1] + x2
+    together = (pair[:, None] == pair).astype(float)  # cells of the same x1 and x2
+
+    def barrier(q: np.ndarray, mu: float) -> float:
+        return np.sum(q * np.log(q / (together @ q))) - mu * np.log(q).sum()
+
+    for mu in 10.0 ** -np.arange(1, 12) if free.size else ():
+        for _ in range(50):
+            of_pair = (together @ q)[:, None]
+            gradient = free.T @ (np.log(q / of_pair[:, 0]) - mu / q)
+            hessian = free.T @ ((np.diag(1 / q + mu / q**2) - together / of_pair) @ free)
+            step = -np.linalg.solve(hessian, gradient)
+            decrease = -gradient @ step
+            if decrease < 1e-3 * mu:
+                break
+            change = free @ step
+            length = min(1.0, 0.99 / max((-change / q).max(), 1e-300))  # stay inside
+            while barrier(q + length * change, mu) > barrier(q, mu) - 0.1 * length * decrease:
+                length /= 2
+                if length < 1e-12:
+                    break
+            q = q + length * change
+    table = np.zeros_like(p)
+    table[cells] = q
+    return table
