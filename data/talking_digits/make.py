@@ -4,7 +4,7 @@ r"""Makes `talking_digits.npz`: the words "zero" to "nine", spoken by espeak-ng,
     python data/talking_digits/make.py --check    # makes everything again and compares it with the file
 
 The same version of espeak-ng gives the same bytes on every run; the file records that version with
-everything else that was used, under the key `recipe`. Needs numpy and the program `espeak-ng`, nothing else.
+everything else that was used, under the key `recipe`. Needs the program `espeak-ng`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
+from mtmm_lib.data.sound import LogMel
 
 FILE = Path(__file__).with_name("talking_digits.npz")
 
@@ -41,11 +43,9 @@ VOICES = ("m1", "m2", "m3", "m5", "m6", "m7", "f1", "f2", "f3", "f5")
 RATES = {"slow": 125, "medium": 170, "fast": 230}  # words per minute
 PITCHES = {"low": 0, "middle": 50, "high": 99}  # the program's own scale, relative to the voice
 
-SAMPLE_RATE = 22_050  # of espeak-ng's voices, in Hz
-WINDOW, HOP, FFT = 1536, 512, 2048  # samples: 70 ms, 23 ms, and the zero-padded transform
-FRAMES, BANDS = 32, 24
-LOWEST, HIGHEST = 60.0, 8000.0  # Hz
-RANGE_DB, STEP_DB = 60.0, 0.5
+#: At the rate of espeak-ng's voices, windows of 70 ms, one every 23 ms.
+LOG_MEL = LogMel(sample_rate=22_050, window=1536, hop=512, fft=2048, lowest=60.0, highest=8000.0)
+FRAMES = 32
 
 
 def espeak_version() -> str:
@@ -68,39 +68,6 @@ def speak(voice: str, accent: str, rate: str, pitch: str, word: str) -> np.ndarr
     return np.frombuffer(wave[44 : len(wave) - len(wave) % 2], dtype="<i2")
 
 
-def mel_bank() -> np.ndarray:
-    r"""Triangular filters `[BANDS, FFT // 2 + 1]`, evenly spaced in mel, \(m = 2595 \log_{10}(1 + f/700)\).
-
-    Each sums to one, so that a band holds the mean power of its bins, whatever its width.
-    """
-    low, high = (2595 * np.log10(1 + f / 700) for f in (LOWEST, HIGHEST))
-    edges = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    f = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)
-    bank = np.maximum(0, np.minimum((f - left) / (centre - left), (right - f) / (right - centre)))
-    return bank / bank.sum(1, keepdims=True)
-
-
-def log_mel(wave: np.ndarray, bank: np.ndarray) -> tuple[np.ndarray, int]:
-    r"""Waveform → uint8 `[FRAMES, BANDS]`, and how many frames the clip fills; the rest is zero.
-
-    Frames of `WINDOW` samples, one every `HOP`, under a Hann window; the power of their Fourier transform,
-    averaged by `bank`; decibels below the clip's loudest cell, cut at `RANGE_DB`; steps of `STEP_DB`.
-    Level 0 is `RANGE_DB` below the loudest cell, or silence; level `RANGE_DB / STEP_DB` is the loudest cell.
-    """
-    count = 1 + max(0, -(-(len(wave) - WINDOW) // HOP))
-    if count > FRAMES:
-        raise ValueError(f"a clip fills {count} frames, and there is room for {FRAMES}")
-    padded = np.pad(wave / 2.0**15, (0, max(0, (count - 1) * HOP + WINDOW - len(wave))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][:count]
-    power = np.abs(np.fft.rfft(frames * np.hanning(WINDOW), FFT)) ** 2 @ bank.T
-    decibels = 10 * np.log10(np.maximum(power, 1e-12))
-    levels = np.maximum(decibels - decibels.max() + RANGE_DB, 0) / STEP_DB
-    picture = np.zeros((FRAMES, BANDS), np.uint8)
-    picture[:count] = np.rint(levels)
-    return picture, count
-
-
 def combinations() -> list[tuple[str, str, str, str, str]]:
     """Every (voice, accent, rate, pitch, word), in the order of the file."""
     return list(itertools.product(VOICES, ACCENTS, RATES, PITCHES, WORDS))
@@ -108,10 +75,12 @@ def combinations() -> list[tuple[str, str, str, str, str]]:
 
 def clips(which: Sequence[tuple[str, str, str, str, str]]) -> tuple[np.ndarray, np.ndarray]:
     """Speaks the given combinations: log-mel uint8 `[N, FRAMES, BANDS]` and frames filled, uint8 `[N]`."""
-    bank = mel_bank()
     with ThreadPoolExecutor(2) as pool:
-        made = [log_mel(wave, bank) for wave in pool.map(lambda clip: speak(*clip), which)]
-    return np.stack([picture for picture, _ in made]), np.array([count for _, count in made], np.uint8)
+        made = [LOG_MEL(wave) for wave in pool.map(lambda clip: speak(*clip), which)]
+    frames = np.array([len(levels) for levels in made])
+    if frames.max() > FRAMES:
+        raise ValueError(f"a clip fills {frames.max()} frames, and there is room for {FRAMES}")
+    return np.stack([np.pad(x, ((0, FRAMES - len(x)), (0, 0))) for x in made]), frames.astype(np.uint8)
 
 
 def build() -> dict[str, np.ndarray]:
@@ -141,8 +110,9 @@ def build() -> dict[str, np.ndarray]:
         "tool": f"espeak-ng {espeak_version()}",
         "arguments": "-z -v ACCENT+VOICE -s RATE -p PITCH --stdout WORD",
         "words": WORDS, "voices": VOICES, "accents": ACCENTS, "rates": RATES, "pitches": PITCHES,
-        "sample_rate_hz": SAMPLE_RATE, "window": WINDOW, "hop": HOP, "fft": FFT,
-        "lowest_hz": LOWEST, "highest_hz": HIGHEST, "range_db": RANGE_DB, "step_db": STEP_DB,
+        "sample_rate_hz": LOG_MEL.sample_rate, "window": LOG_MEL.window, "hop": LOG_MEL.hop,
+        "fft": LOG_MEL.fft, "lowest_hz": LOG_MEL.lowest, "highest_hz": LOG_MEL.highest,
+        "range_db": LOG_MEL.range_db, "step_db": LOG_MEL.step_db,
     }  # fmt: skip
     columns = dict(zip(("voice", "accent", "rate", "pitch", "digit"), labels[kept].T, strict=True))
     return {

@@ -1,5 +1,6 @@
 """Data of the book: small sets that travel with it, generators whose truth is known, and real public sets."""
 
+from mtmm_lib.data.fsdd import fsdd
 from mtmm_lib.data.mfeat import mfeat
 from mtmm_lib.data.relatedness import RelatedTasks, related_tasks
 from mtmm_lib.data.snips import snips
@@ -11,6 +12,7 @@ from mtmm_lib.data.ud_english import ud_english_ewt
 __all__ = [
     "RelatedTasks",
     "Splits",
+    "fsdd",
     "mfeat",
     "related_tasks",
     "snips",

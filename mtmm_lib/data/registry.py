@@ -111,19 +111,33 @@ def fetch(name: str) -> Path:
         DataError: when there is no such set, a file is absent, cut short or altered, the source cannot be
             reached, or the cache cannot be written.
     """
-    if name not in SETS:
-        raise DataError(f"There is no data set {name!r}; the registry has {', '.join(SETS)}.")
-    if root := os.environ.get("MTMM_DATA"):
-        folder = Path(root).expanduser() / name
+    folder = _folder(name)
+    if os.environ.get("MTMM_DATA"):
         _verify(name, folder, f"put the set into {folder}, or unset MTMM_DATA to download it")
         return folder
-    import pooch
-
-    folder = pooch.os_cache("mtmm_lib") / name
     if not folder.exists():
         _download(name, folder)
     _verify(name, folder, f"delete {folder} and fetch the set again")
     return folder
+
+
+def at_hand(name: str) -> bool:
+    """Whether `fetch` has a folder to read, so that it would download nothing; it alone tells of damage.
+
+    Raises:
+        DataError: when there is no such set.
+    """
+    return _folder(name).is_dir()
+
+
+def _folder(name: str) -> Path:
+    if name not in SETS:
+        raise DataError(f"There is no data set {name!r}; the registry has {', '.join(SETS)}.")
+    if root := os.environ.get("MTMM_DATA"):
+        return Path(root).expanduser() / name
+    import pooch
+
+    return Path(pooch.os_cache("mtmm_lib")) / name
 
 
 def _verify(name: str, folder: Path, advice: str) -> None:

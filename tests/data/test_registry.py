@@ -21,7 +21,7 @@ import pytest
 
 from mtmm_lib.data import registry
 from mtmm_lib.data.files import data_file
-from mtmm_lib.data.registry import SETS, DataError, DataSet, fetch
+from mtmm_lib.data.registry import SETS, DataError, DataSet, at_hand, fetch
 
 FILES = {"LICENSE": b"do what you like\n", "words/one.txt": b"1" * 100_000, "words/two.txt": b"zwei\n"}
 
@@ -198,9 +198,10 @@ def test_the_real_files_are_the_published_ones(name):
     assert sum((folder / path).stat().st_size for path in SETS[name].files) == SETS[name].size
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones():
+@pytest.mark.parametrize("ask", [fetch, at_hand])
+def test_an_unknown_name_is_refused_with_the_known_ones(ask):
     with pytest.raises(DataError, match=r"^There is no data set 'fssd'; the registry has fsdd, snips, .*\.$"):
-        fetch("fssd")
+        ask("fssd")
 
 
 # When all is well
@@ -250,6 +251,16 @@ def test_mtmm_data_is_read_and_nothing_is_downloaded(kind, request, cache, tmp_p
 def test_an_empty_mtmm_data_is_none(folder_of_files, cache, monkeypatch):
     monkeypatch.setenv("MTMM_DATA", "")
     assert fetch("tiny") == cache / "tiny"
+
+
+def test_at_hand_is_what_needs_no_download(folder_of_files, cache, tmp_path, monkeypatch):
+    assert not at_hand("tiny") and folder_of_files.asked == [], "asking downloads nothing"
+    fetch("tiny")
+    assert at_hand("tiny")
+    monkeypatch.setenv("MTMM_DATA", str(tmp_path / "mine"))
+    assert not at_hand("tiny"), "where MTMM_DATA is set, the cache does not count"
+    (tmp_path / "mine" / "tiny").mkdir(parents=True)
+    assert at_hand("tiny"), "whether the files are all right, fetch finds out"
 
 
 # What is broken where it lies

@@ -315,30 +315,6 @@ def test_the_recipe_makes_the_same_bytes(make, stored):
     assert (frames == stored["frames"][some]).all()
 
 
-def test_log_mel_finds_a_tone_where_it_is(make):
-    """A pure tone of f Hz is loudest in the band whose centre is nearest to f in mel."""
-    bank = make.mel_bank()
-    np.testing.assert_allclose(bank.sum(1), 1)
-    mel = 2595 * np.log10(1 + np.array([make.LOWEST, make.HIGHEST]) / 700)
-    centres = np.linspace(*mel, make.BANDS + 2)[1:-1]
-    for tone in (300.0, 1000.0, 3000.0):
-        time = np.arange(make.SAMPLE_RATE // 2) / make.SAMPLE_RATE
-        picture, frames = make.log_mel((20_000 * np.sin(2 * np.pi * tone * time)).astype(np.int16), bank)
-        nearest = np.abs(centres - 2595 * np.log10(1 + tone / 700)).argmin()
-        assert (picture[:frames].argmax(1) == nearest).all()
-        assert picture.max() == make.RANGE_DB / make.STEP_DB and not picture[frames:].any()
-
-
-def test_log_mel_counts_decibels(make):
-    """Half the amplitude is 6.02 dB less: 12 steps of half a decibel."""
-    bank = make.mel_bank()
-    tone = 20_000 * np.sin(2 * np.pi * 1000 * np.arange(make.WINDOW) / make.SAMPLE_RATE)
-    silence = np.zeros(make.WINDOW)
-    picture, _ = make.log_mel(np.concatenate([tone, silence, tone / 2]).astype(np.int16), bank)
-    loud, soft = picture[0].max(), picture[2 * make.WINDOW // make.HOP].max()
-    assert loud == 120 and soft == 120 - 12
-
-
 def test_importing_the_data_does_not_import_scikit_learn():
     code = "import sys, mtmm_lib.data; raise SystemExit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
