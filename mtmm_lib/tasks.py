@@ -33,6 +33,11 @@ class Task:
     #: Counts for relative gains and for the choice of the best epoch.
     supervised = True
     higher_is_better = True
+    #: Takes part in balancing. Where false, as adversaries want it, balancers other than fixed weights add
+    #: the loss as it is.
+    balanced = True
+    #: The loss is a squared error, which uncertainty weighting reads as the likelihood of a Gaussian.
+    gaussian = False
 
     def __init__(self, name: str, *, reads: str | Sequence[str] = "shared") -> None:
         self.name = name
@@ -148,6 +153,7 @@ class Regression(Task):
     """
 
     higher_is_better = False
+    gaussian = True
 
     def __init__(self, name: str, dim: int = 1, *, reads: str | Sequence[str] = "shared") -> None:
         super().__init__(name, reads=reads)

@@ -134,7 +134,8 @@ def fit(
         the `History`.
 
     Raises:
-        TrainingError: when a loss is not finite (named: the task, the step), or an epoch has no label at all.
+        TrainingError: when a loss, or a gradient that a balancer looks at, is not finite (named: the task,
+            the step), or an epoch has no label at all.
         ValueError: for settings out of range, data without samples, a validation set without a label of any
             supervised task, a checkpoint that cannot be read or belongs to another configuration.
     """
@@ -270,7 +271,12 @@ class _Run:
         if not losses:
             return
         log.add(losses)
-        log.add_weights(self.balancer.backward(losses, output, self.model))
+        try:
+            weights = self.balancer.backward(losses, output, self.model)
+        except FloatingPointError as error:
+            log.flush()  # says so if a loss is to blame
+            raise TrainingError(f"at step {log.step} (epoch {log.epoch}) {error}") from error
+        log.add_weights(weights)
         if self.place.world > 1:
             self.place.sum_gradients(self.optimizer)
         self.optimizer.step()
@@ -313,10 +319,15 @@ class _Log:
         self.losses: dict[str, tuple[float, int]] = {}
         self.weights: dict[str, tuple[float, int]] = {}
 
+    @property
+    def step(self) -> int:
+        """The number of the present step, counted over all epochs."""
+        return self.before + self.steps
+
     def add(self, losses: dict[str, Tensor]) -> None:
         self.steps += 1
         values = torch.stack([loss.detach() for loss in losses.values()])
-        self.pending.append((self.before + self.steps, tuple(losses), values))
+        self.pending.append((self.step, tuple(losses), values))
         if len(self.pending) >= self.every:
             self.flush()
 

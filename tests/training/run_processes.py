@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 from training_problem import TetheredSharing, build, samples, weights
 
-from mtmm_lib.balancing import StaticWeights
+from mtmm_lib.balancing import GradientBalancer, StaticWeights, weightings
 from mtmm_lib.batch import Batch
 from mtmm_lib.training import fit, permutation
 
@@ -44,6 +44,12 @@ def runs(folder: str) -> dict[str, dict]:
         ("adam", data, {"valid": valid, "balancer": StaticWeights({"size": 0.5})}),
         ("odd batches", data, {"optimizer": torch.optim.SGD, "batch_size": 5}),
         ("choosing", data, {"balancer": Largest(), "optimizer": torch.optim.SGD}),
+        ("gradients", data, {"balancer": GradientBalancer(weightings.upgrad), "optimizer": torch.optim.SGD}),
+        (
+            "features",
+            data,
+            {"balancer": GradientBalancer(weightings.imtl_g, "features"), "optimizer": torch.optim.SGD},
+        ),
         ("loader", loader, {"optimizer": torch.optim.SGD}),
         ("checkpoint", data, {"checkpoint": os.path.join(folder, "run.pt"), "optimizer": torch.optim.SGD}),
     ):

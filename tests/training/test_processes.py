@@ -44,7 +44,9 @@ def test_the_problem_is_as_uneven_as_it_says():
     assert any(not part.any() for part in sizes) and len(kinds[-1]) == 1
 
 
-@pytest.mark.parametrize("name", ["plain", "adam", "odd batches", "choosing", "loader", "checkpoint"])
+@pytest.mark.parametrize(
+    "name", ["plain", "adam", "odd batches", "choosing", "gradients", "features", "loader", "checkpoint"]
+)
 def test_processes_agree_with_each_other_and_with_one(alone, together, name):
     one = alone[name]
     for results in together:
