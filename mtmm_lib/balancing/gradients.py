@@ -317,7 +317,7 @@ class GradientBalancer:
         weights = dict.fromkeys(losses, 1.0)
         values = {name: 1.0 for name in balanced}
         if self.log_losses:
-            values = {name: value + SMALL for name, value in positive(balanced).items()}
+            values = {name: value + SMALL for name, value in positive(numbers(balanced)).items()}
             balanced = {name: (loss + SMALL).log() for name, loss in balanced.items()}
         if unweighted is not None and (self.level == "parameters" or not balanced):
             unweighted.backward(retain_graph=bool(balanced))
@@ -350,20 +350,19 @@ class GradientBalancer:
         self.rng.bit_generator.state, self.means = state["rng"], state["means"]
 
 
-def positive(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """The losses as numbers.
+def positive(losses: dict[str, float]) -> dict[str, float]:
+    """The losses, after a look at them.
 
     Raises:
         ValueError: when one is negative (named: the task).
     """
-    values = numbers(losses)
-    for name, value in values.items():
+    for name, value in losses.items():
         if value < 0:
             raise ValueError(
                 f"this balancer takes logarithms, and the loss of task {name!r} is {value:.4g}; "
                 "use losses that cannot be negative, or another balancer"
             )
-    return values
+    return losses
 
 
 def numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:

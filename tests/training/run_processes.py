@@ -7,7 +7,14 @@ import torch
 from torch.utils.data import DataLoader
 from training_problem import TetheredSharing, build, samples, weights
 
-from mtmm_lib.balancing import GradientBalancer, StaticWeights, weightings
+from mtmm_lib.balancing import (
+    FAMO,
+    GradientBalancer,
+    GradNorm,
+    StaticWeights,
+    UncertaintyWeights,
+    weightings,
+)
 from mtmm_lib.batch import Batch
 from mtmm_lib.training import fit, permutation
 
@@ -33,6 +40,17 @@ class Largest(StaticWeights):
         return {name: float(name == largest) for name in losses}
 
 
+#: Those that look at gradients, or at losses, or at losses after the step.
+BALANCERS = {
+    "parameters": lambda: GradientBalancer(weightings.upgrad),
+    "features": lambda: GradientBalancer(weightings.imtl_g, "features"),
+    "momentum": lambda: GradientBalancer(weightings.equal_norms, momentum=0.5),
+    "uncertainty": lambda: UncertaintyWeights(lr=0.1),
+    "famo": lambda: FAMO(lr=0.1),
+    "gradnorm": lambda: GradNorm(lr=0.1),
+}
+
+
 def runs(folder: str) -> dict[str, dict]:
     settings = {"epochs": 5, "batch_size": 4, "lr": 0.01, "weight_decay": 0.1, "seed": 5, "progress": False}
     data, valid = uneven(), samples(30, 1)
@@ -44,14 +62,12 @@ def runs(folder: str) -> dict[str, dict]:
         ("adam", data, {"valid": valid, "balancer": StaticWeights({"size": 0.5})}),
         ("odd batches", data, {"optimizer": torch.optim.SGD, "batch_size": 5}),
         ("choosing", data, {"balancer": Largest(), "optimizer": torch.optim.SGD}),
-        ("gradients", data, {"balancer": GradientBalancer(weightings.upgrad), "optimizer": torch.optim.SGD}),
-        (
-            "features",
-            data,
-            {"balancer": GradientBalancer(weightings.imtl_g, "features"), "optimizer": torch.optim.SGD},
-        ),
         ("loader", loader, {"optimizer": torch.optim.SGD}),
         ("checkpoint", data, {"checkpoint": os.path.join(folder, "run.pt"), "optimizer": torch.optim.SGD}),
+        *(
+            (name, data, {"balancer": make(), "optimizer": torch.optim.SGD})
+            for name, make in BALANCERS.items()
+        ),
     ):
         # Other initial weights in other processes: the first one's have to win.
         model = build(seed=rank, sharing=TetheredSharing)

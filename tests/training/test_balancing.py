@@ -52,6 +52,10 @@ def test_a_weight_for_an_unknown_task_is_refused():
 
 
 def test_every_balancer_is_listed_under_its_name():
+    assert list(LOSS_BALANCERS) == (
+        "StaticWeights UncertaintyWeights RandomWeights DynamicWeightAverage GeometricMean SmoothTchebycheff "
+        "FAMO GradNorm".split()
+    )
     assert LOSS_BALANCERS["StaticWeights"] is StaticWeights
     assert all(name == cls.__name__ for name, cls in LOSS_BALANCERS.items())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_processes import runs, uneven
+from run_processes import BALANCERS, runs, uneven
 from training_problem import largest_difference, same
 
 from mtmm_lib.training import permutation
@@ -45,7 +45,7 @@ def test_the_problem_is_as_uneven_as_it_says():
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "adam", "odd batches", "choosing", "gradients", "features", "loader", "checkpoint"]
+    "name", ["plain", "adam", "odd batches", "choosing", "loader", "checkpoint", *BALANCERS]
 )
 def test_processes_agree_with_each_other_and_with_one(alone, together, name):
     one = alone[name]
