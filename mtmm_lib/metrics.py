@@ -1,13 +1,15 @@
-"""Metrics that compare models across tasks, and what modalities know; standard ones are in torchmetrics."""
+"""Metrics that compare tasks and models of them, and what modalities know; others are in torchmetrics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 
 def delta_m(
@@ -46,6 +48,30 @@ def delta_m(
         gain = (results[name] - baseline[name]) / abs(baseline[name])
         gains.append(gain if higher else -gain)
     return 100 * math.fsum(gains) / len(gains)
+
+
+def gradient_cosines(losses: Mapping[str, Tensor], at: Tensor | Iterable[Tensor]) -> np.ndarray:
+    r"""How far the tasks' gradients agree: $\frac{g_s^\top g_t}{\lVert g_s\rVert \lVert g_t\rVert}$.
+
+    One: they pull the same way; zero: they do not touch each other; below zero they are in conflict, and a
+        small step along one makes the other's loss grow. The graph stays, so that training can go on from it.
+
+    Args:
+        losses: task → scalar, with gradients.
+        at: where the gradients are taken: features, or parameters such as `model.shared_parameters()`. A loss
+            that does not reach one of them has a zero gradient there.
+
+    Returns:
+        float64 `[T, T]`, in the order of the losses; NaN for a gradient that is zero everywhere.
+    """
+    places = [at] if isinstance(at, Tensor) else list(at)
+    rows = []
+    for loss in losses.values():
+        found = torch.autograd.grad(loss, places, retain_graph=True, allow_unused=True)
+        parts = [torch.zeros_like(p) if g is None else g for p, g in zip(places, found, strict=True)]
+        rows.append(torch.cat([part.flatten() for part in parts]).cpu().double())
+    directions = torch.stack([row / row.norm() for row in rows])
+    return (directions @ directions.T).numpy()
 
 
 class Information(NamedTuple):

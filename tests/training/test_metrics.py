@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtmm_lib.metrics import delta_m, mutual_information, partial_information
+from mtmm_lib.metrics import delta_m, gradient_cosines, mutual_information, partial_information
 
 positive = st.floats(0.01, 100)
 
@@ -158,3 +159,31 @@ def test_mutual_information_by_hand():
 def test_no_table_of_probabilities_is_refused(p, message):
     with pytest.raises(ValueError, match=message):
         partial_information(p)
+
+
+def test_gradient_cosines_by_hand():
+    x, y = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    losses = {
+        "right": 5 * x[0],
+        "diagonal": 1e-12 * (x[0] + x[1]),
+        "left": -2 * x[0],
+        "elsewhere": y**2,
+        "nothing": 0 * x[1],
+    }
+    half, nan = 0.5**0.5, math.nan
+    at_both = gradient_cosines(losses, [x, y])
+    expected = np.array(
+        [
+            [1, half, -1, 0, nan],
+            [half, 1, -half, 0, nan],
+            [-1, -half, 1, 0, nan],
+            [0, 0, 0, 1, nan],
+            [nan] * 5,
+        ]
+    )
+    np.testing.assert_allclose(at_both, expected, atol=1e-7)
+    # At x alone the fourth has no gradient; and the graph is still there.
+    expected[3], expected[:, 3] = nan, nan
+    np.testing.assert_allclose(gradient_cosines(losses, x), expected, atol=1e-7)
+    losses["right"].backward()
+    assert x.grad.tolist() == [5, 0]
