@@ -585,7 +585,9 @@ def _measure(
                 sums[name] = sums.get(name, 0) + loss.double() * count
                 counts[name] = counts.get(name, 0) + count
             predictions.append(output.predictions)
-            seen.append(Batch({}, batch.targets) if batch.targets else batch)
+            # Who is present stays; the inputs, by far the largest part, make room for that.
+            there = {name: batch.mask(name) for name in batch.inputs}
+            seen.append(Batch(there, batch.targets, batch.present) if batch.targets else batch)
         if not seen:
             raise ValueError("the data to evaluate on has no samples")
         merged = Output({name: torch.cat([p[name] for p in predictions]) for name in predictions[0]})
