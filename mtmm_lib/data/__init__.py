@@ -1,6 +1,8 @@
 """Data of the book: small sets that travel with it, generators whose truth is known, and real public sets."""
 
 from mtmm_lib.data.fsdd import fsdd
+from mtmm_lib.data.information_gates import InformationGate, information_gate
+from mtmm_lib.data.lagged_copy import lagged_copy
 from mtmm_lib.data.mfeat import mfeat
 from mtmm_lib.data.relatedness import RelatedTasks, related_tasks
 from mtmm_lib.data.snips import snips
@@ -10,9 +12,12 @@ from mtmm_lib.data.tiny_vqa import tiny_vqa
 from mtmm_lib.data.ud_english import ud_english_ewt
 
 __all__ = [
+    "InformationGate",
     "RelatedTasks",
     "Splits",
     "fsdd",
+    "information_gate",
+    "lagged_copy",
     "mfeat",
     "related_tasks",
     "snips",
