@@ -1,4 +1,8 @@
-"""Quizzes: questions in `quizzes/NN.json` in jupyterquiz's format, with feedback for every choice."""
+"""Quizzes: questions in `quizzes/NN.json` in jupyterquiz's format, with feedback for every choice.
+
+Where the questions name the "section" that answers them, the quiz is a self-test: under it stands, after the
+last answer, which sections to read. The browser works that out, so that it needs no kernel.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,9 @@ padding:.45rem .8rem;border-radius:.4rem;margin:0;position:relative}
 .mtmm .MCButton.incorrectButton{border:2px solid var(--mtmm-bad)}
 .mtmm .correctButton::after{content:"✓";color:var(--mtmm-good);margin-left:auto;padding-left:.6rem}
 .mtmm .incorrectButton::after{content:"✗";color:var(--mtmm-bad);margin-left:auto;padding-left:.6rem}
+.mtmm .Quiz code{color:inherit;background:var(--mtmm-paper);font-size:.9em;padding:0 .2em;border:0}
 .mtmm .Feedback{font-size:.95rem;text-align:left;min-height:1.5em}
+.mtmm .mtmm-verdict{font-weight:600;min-height:1.5em;max-width:44rem}
 </style>"""
 # What jupyterquiz leaves out: groups with names, and feedback that a screen reader hears.
 _NAME = """
@@ -53,6 +59,29 @@ _NAME = """
     quiz.querySelector(".Feedback").setAttribute("aria-live", "polite");
   });
 })(50);"""
+# The first answer to a question counts. By keyboard one passes over choices: the one that is left counts.
+_VERDICT = """
+(function judge(sections, tries){
+  const box = document.getElementById("%s"), quizzes = [...box.querySelectorAll(".Quiz")];
+  if (!quizzes.length && tries) return setTimeout(() => judge(sections, tries - 1), 200);
+  const right = sections.map(() => null);
+  function settle(k, choice) {
+    if (right[k] !== null || !choice) return;
+    right[k] = choice.dataset.correct === "true";
+    if (right.includes(null)) return;
+    const read = sections.filter((_, i) => !right[i]).map(name => `“${name}”`), last = read.pop();
+    const verdict = !last ? "You may skip this chapter."
+      : !read.length ? `You may skip this chapter; only ${last} deserves a look.`
+      : `Read ${read.join(", ")} and ${last}.`;
+    box.querySelector(".mtmm-verdict").textContent =
+      `${right.filter(Boolean).length} of ${right.length} right at the first go. ${verdict}`;
+  }
+  quizzes.forEach((quiz, k) => {
+    quiz.addEventListener("click", event => event.detail && settle(k, event.target.closest(".MCButton")));
+    quiz.addEventListener("focusout", event => quiz.contains(event.relatedTarget)
+      || settle(k, quiz.querySelector(".correctButton, .incorrectButton")));
+  });
+})(%s, 50);"""
 
 
 def check_quiz(questions: list[dict[str, Any]]) -> None:
@@ -82,6 +111,10 @@ def check_quiz(questions: list[dict[str, Any]]) -> None:
             problem = f"a many choice has two or more correct answers, got {correct}"
         elif len({answer["answer"] for answer in answers}) < len(answers):
             problem = "two of its answers are the same"
+        elif ("section" in question) != ("section" in questions[0]):
+            problem = 'either every question has a "section", or none'
+        elif "section" in question and question["type"] != "multiple_choice":
+            problem = "a self-test counts first answers, so that it takes multiple choices only"
         elif any("$" in text for text in texts):
             problem = "a quiz shows no LaTeX (JupyterLab could not): write HTML, as in h<sub>t</sub>"
         else:
@@ -109,6 +142,8 @@ def load(chapter: str) -> list[dict[str, Any]]:
 def quiz(chapter: str) -> None:
     """Show the quiz of a chapter, as in `quiz("01")`. It works without a kernel and without a network.
 
+    A self-test says in the end whether to skip the chapter, or which of its sections to read.
+
     Raises:
         ValueError: when there is no such quiz, or it breaks a rule.
     """
@@ -126,8 +161,13 @@ def quiz(chapter: str) -> None:
     script = "".join(output.data.get("application/javascript", "") for output in shown.outputs)
     name = f"quiz-{chapter}"
     # The script looks for a global MathJax and would load it from the network, but there is nothing to set.
-    script = f"(function(){{var MathJax;{script}\n}})();{_NAME % name}".replace("</", "<\\/")
+    script = f"(function(){{var MathJax;{script}\n}})();{_NAME % name}"
+    verdict = ""
+    if "section" in questions[0]:
+        verdict = '<p class="mtmm-verdict" role="status"></p>'
+        script += _VERDICT % (name, json.dumps([question["section"] for question in questions]))
+    script = script.replace("</", "<\\/")
     page.show(
-        f'{_STYLE}<div id="{name}">{markup}</div></div><script>{script}</script>',
+        f'{_STYLE}<div id="{name}">{markup}</div>{verdict}</div><script>{script}</script>',
         re.sub("<[^>]*>", "", plain),
     )
