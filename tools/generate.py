@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 import mtmm_lib
 from mtmm_lib.lesson import records
-from mtmm_lib.lesson.article import STATEMENTS
+from mtmm_lib.lesson.article import CHAPTERS_OF, SECTIONS, STATEMENTS, TITLES
 from tools.project import GENERATED, ROOT, pyproject
 
 Record = dict[str, Any]
@@ -46,7 +46,23 @@ The lessons on this site were executed with the versions and in the times below.
 CARDS = """\
 # Data cards
 
-What the book's own data is, how it was made, under which licence, and what it cannot do.
+What each data set of the book is, where it comes from or how it was made, under which licence, and what it
+cannot do.
+"""
+
+ARTICLE = """\
+# From the article to this book
+
+The book follows an article, 一切皆是映射：多任务和多模态学习中的深度学习
+(*Everything Is a Mapping: Deep Learning in Multi-Task and Multi-Modal Learning*), section by section, and
+turns its statements into something to run, change and check. Here is each section and each statement with the
+chapters that take it up. A chapter without a link is planned. What was measured so far stands in the
+{doc}`claims ledger <ledger>`.
+
+The article breaks off in the middle of its section 3.4. Its outline in section 1.4 names what was to follow:
+models and algorithms, which the chapters on methods have; case studies with code and application scenarios,
+which are the chapters on domains; tools and resources, which have {doc}`a page of their own <../tools>`;
+trends and challenges, with which the last chapter ends.
 """
 
 MODULE = """\
@@ -94,6 +110,29 @@ def ledger(claims: list[Record], names: dict[str, str]) -> str:
             )
     if about(None):
         text += "\n## Facts of the book's own\n\n" + "".join(map(entry, about(None)))
+    return text
+
+
+def article(names: dict[str, str]) -> str:
+    """Every section and every statement of the article, with the chapters that follow it."""
+
+    def chapters(numbers: tuple[str, ...]) -> str:
+        return ", ".join(
+            f"[{int(n)} {TITLES[n]}](../../chapters/{names[n]}.ipynb)"
+            if n in names
+            else f"{int(n)} {TITLES[n]}"
+            for n in numbers
+        )
+
+    head = "| | The article | Chapters |\n|---|---|---|\n"
+    text = ARTICLE + "\n## Sections\n\n" + head
+    text += "".join(f"| {label} | {words} | {chapters(n)} |\n" for label, (words, n) in SECTIONS.items())
+    groups = {"F": "Families", "S": "Steps", "A": "Advantages", "C": "Challenges", "D": "Domains"}
+    for letter, title in groups.items():
+        rows = (
+            f"| {x} | {STATEMENTS[x]} | {chapters(n)} |\n" for x, n in CHAPTERS_OF.items() if x[0] == letter
+        )
+        text += f"\n## {title}\n\n{head}" + "".join(rows)
     return text
 
 
@@ -155,6 +194,7 @@ def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
     modules = documented().items()
     return {
         "ledger.md": ledger(claims, names),
+        "article.md": article(names),
         "runs.md": runs(footers, names),
         "data-cards.md": data_cards(),
         **{f"reference/{m}.md": MODULE.format(module=m, names=", ".join(names)) for m, names in modules},

@@ -1,15 +1,17 @@
 """The tool that runs the claims under many seeds, and the page that gathers them."""
 
 import math
+import re
 from dataclasses import asdict
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mtmm_lib.lesson.article import STATEMENTS
+from mtmm_lib.lesson.article import CHAPTER_ARROWS, CHAPTERS_OF, SECTIONS, STATEMENTS, TITLES
 from mtmm_lib.results import Gain, between
 from tools import claims, generate
+from tools.project import SOURCES
 
 numbers = st.floats(-100, 100, allow_nan=False)
 
@@ -96,3 +98,18 @@ def test_the_reference_documents_nothing_twice():
 
     listed = [(module, name) for module, names in generate.documented().items() for name in names]
     assert len({id(getattr(importlib.import_module(module), name)) for module, name in listed}) == len(listed)
+
+
+def test_the_article_page_names_every_label_and_every_chapter_that_speaks_of_it():
+    assert set(CHAPTERS_OF) == set(STATEMENTS) and set(TITLES) == set(CHAPTER_ARROWS)
+    for numbers in [*CHAPTERS_OF.values(), *(numbers for _, numbers in SECTIONS.values())]:
+        assert set(numbers) <= set(TITLES)
+    names = {path.stem[:2]: path.stem for path in SOURCES.glob("[0-9][0-9]-*.md")}
+    page = generate.article(names)
+    for label in [*STATEMENTS, *SECTIONS]:
+        assert page.count(f"| {label} |") == 1
+    for number, name in names.items():
+        source = (SOURCES / f"{name}.md").read_text(encoding="utf-8")
+        assert f"\n# {TITLES[number]}\n" in source
+        for label in set(re.findall(r'supports="(\w+)"', source)):
+            assert number in CHAPTERS_OF[label], f"chapter {number} measures {label}: add it to CHAPTERS_OF"
