@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 SEEDS  ?= 20
+OLDEST ?= python3.10
+NEWEST ?= python3.13
 BIN    := $(VENV)/bin
 RUN    := OMP_NUM_THREADS=1 $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test book chapters claims bench lint constraints clean
+.PHONY: help lab test library oldest newest book links chapters claims bench lint constraints report clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,13 +27,34 @@ lab: $(VENV)/.installed-lab  ## Open JupyterLab at chapter 01; ARGS="--no-browse
 test: $(VENV)/.installed-lab-book-test  ## Everything that CI runs: style, library, notebooks, site
 	$(RUN) tools.check $(ARGS)
 
+library: $(VENV)/.installed-lab-book-test  ## The library's tests alone
+	$(RUN) $(LIBRARY) $(ARGS)
+LIBRARY := pytest -q -p no:cacheprovider tests --ignore=tests/book --ignore=tests/site --ignore=tests/benchmarks
+
+oldest:  ## The library's tests with the oldest versions that pyproject.toml allows, on OLDEST=python3.10
+	$(call alone,$(OLDEST),.venv-oldest,--resolution lowest-direct)
+
+newest:  ## The same with the newest versions, on NEWEST=python3.13
+	$(call alone,$(NEWEST),.venv-newest,)
+
+# In an environment of its own, $(2), made by the Python $(1); uv chooses the versions anew each time, by $(3).
+define alone
+test -x $(2)/bin/python || $(1) -m venv $(2)
+$(2)/bin/python -m pip install --quiet uv
+$(2)/bin/python -m uv pip install --quiet --python $(2)/bin/python --upgrade $(3) --editable '.[lab,teach,test]'
+OMP_NUM_THREADS=1 $(2)/bin/python -m $(LIBRARY) $(ARGS)
+endef
+
 book: $(VENV)/.installed-lab-book-test  ## Execute the notebooks in parallel, then build the site
 	$(RUN) tools.book $(ARGS)
+
+links: $(VENV)/.installed-lab-book-test  ## Ask for every page that the site and the README link to; needs a network
+	$(RUN) tools.links
 
 chapters: $(VENV)/.installed-lab-book-test  ## Derive chapters/*.ipynb from chapters/src/*.md
 	$(RUN) tools.chapters $(ARGS)
 
-claims: $(VENV)/.installed-lab-book-test  ## Run every claim under SEEDS=20 seeds; ARGS=01 takes one chapter
+claims: $(VENV)/.installed-lab-book-test  ## Run every claim under SEEDS=20 seeds; ARGS=01 takes one chapter, --week new seeds
 	$(RUN) tools.claims --seeds $(SEEDS) $(ARGS)
 
 bench: $(VENV)/.installed-lab-book-test  ## Benchmarks: fit against a hand-written loop, import time
@@ -44,6 +67,9 @@ lint: $(VENV)/.installed-lab-book-test  ## Style of the code
 constraints: $(VENV)/.installed-lab-book-test  ## Resolve the tested versions; ARGS=--upgrade takes the newest
 	$(BIN)/python -m pip install --quiet uv
 	$(RUN) tools.constraints $(ARGS)
+
+report:  ## What a scheduled run does after a failure: open an issue, or comment on the open one
+	$(PYTHON) -m tools.report
 
 clean:  ## Remove what was built (the environment stays)
 	rm -rf _build dist pages/generated .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -10,6 +10,7 @@ import argparse
 import math
 import statistics
 import sys
+import time
 from typing import Any
 
 from mtmm_lib.lesson import records
@@ -62,15 +63,22 @@ def table(claims: list[Record], seeds: int) -> tuple[list[str], list[str]]:
     return lines, failed
 
 
+def week(seconds: float) -> int:
+    """How many weeks have passed at a time that is given in seconds since 1970."""
+    return int(seconds) // (7 * 24 * 3600)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", help="as in 01; all when none is named")
     parser.add_argument("--seeds", type=int, default=20, help="the values 0 … SEEDS-1 of MTMM_SEED")
+    parser.add_argument("--week", action="store_true", help="SEEDS values that no other week has, instead")
     arguments = parser.parse_args()
+    first = arguments.seeds * week(time.time()) if arguments.week else 0
     tasks = [
         (path, f"{path.stem}, seed {seed}", {"MTMM_SEED": str(seed)})
         for path in notebooks(arguments.chapters)
-        for seed in range(arguments.seeds)
+        for seed in range(first, first + arguments.seeds)
     ]
     runs = execute(tasks, jobs(), go_on_after=["ClaimError"])
     lines, failed = table(
