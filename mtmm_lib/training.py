@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import hashlib
 import math
@@ -353,6 +354,11 @@ class _Log:
         return {name: float(total / count) for name, (total, count) in sums.items()}
 
 
+def _close_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class _Place:
     """Where the work is done: the device, the precision, and which of several processes this is."""
 
@@ -366,6 +372,9 @@ class _Place:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
+            if not torch.distributed.is_initialized():
+                # Who opens the group closes it: its threads could abort an interpreter that ends before them.
+                atexit.register(_close_group)
             state = PartialState(cpu=self.device.type == "cpu")
             self.rank, self.world, self.device = state.process_index, state.num_processes, state.device
         cuda = self.device.type == "cuda"
