@@ -149,38 +149,44 @@ def _least_informative(p: np.ndarray) -> np.ndarray:
 
     With $H(Y)$ fixed, that is the least $f(q) = \sum q \log q(y \mid x_1, x_2)$, which is convex. Newton's
     method follows the minimum of $f(q) - \mu \sum \log q$ to $\mu = 10^{-11}$; at each, f is above its
-    own minimum by at most μ times the number of cells.
+    own minimum by at most μ times the number of cells. Steps are relative, $q \leftarrow q\,(1 + s)$, which
+    keeps the equations well conditioned when cells differ by many orders of magnitude.
     """
+    p = np.where(p < 1e-15, 0, p)  # what carries no information that a double could show
     with1, with2 = p.sum(1), p.sum(0)  # [X1, Y] and [X2, Y]
     cells = np.nonzero(with1[:, None] * with2[None])
     x1, x2, y = cells
     q = (with1[x1, y] * with2[x2, y]) / p.sum((0, 1))[y]  # sources independent given the target
-    # Directions that change no marginal, as columns.
-    kept = [labels == np.unique(labels)[:, None] for labels in (x1 * p.shape[2] + y, x2 * p.shape[2] + y)]
-    _, singular, rows = np.linalg.svd(np.concatenate(kept).astype(float))
-    free = rows[(singular > 1e-9).sum() :].T
+    # A row for each marginal: which cells it adds up. One of each y, the heaviest, follows from the others.
+    heaviest = with2.argmax(0)
+    rows1 = x1 * p.shape[2] + y == np.unique(x1 * p.shape[2] + y)[:, None]
+    free = np.unique((x2 * p.shape[2] + y)[x2 != heaviest[y]])
+    marginals = np.concatenate([rows1, x2 * p.shape[2] + y == free[:, None]])
     pair = x1 * p.shape[1] + x2
     together = (pair[:, None] == pair).astype(float)  # cells of the same x1 and x2
+    none = np.zeros((len(marginals), len(marginals)))
 
     def barrier(q: np.ndarray, mu: float) -> float:
         return np.sum(q * np.log(q / (together @ q))) - mu * np.log(q).sum()
 
-    for mu in 10.0 ** -np.arange(1, 12) if free.size else ():
+    for mu in 10.0 ** -np.arange(1, 12):
         for _ in range(50):
-            of_pair = (together @ q)[:, None]
-            gradient = free.T @ (np.log(q / of_pair[:, 0]) - mu / q)
-            hessian = free.T @ ((np.diag(1 / q + mu / q**2) - together / of_pair) @ free)
-            step = -np.linalg.solve(hessian, gradient)
+            of_pair = together @ q
+            gradient = q * np.log(q / of_pair) - mu
+            hessian = np.diag(q + mu) - together * q * (q / of_pair)[:, None]
+            kept = marginals * q
+            kept /= kept.max(1, keepdims=True)
+            system = np.block([[hessian, kept.T], [kept, none]])
+            step = np.linalg.solve(system, np.concatenate([-gradient, none[:, 0]]))[: len(q)]
             decrease = -gradient @ step
             if decrease < 1e-3 * mu:
                 break
-            change = free @ step
-            length = min(1.0, 0.99 / max((-change / q).max(), 1e-300))  # stay inside
-            while barrier(q + length * change, mu) > barrier(q, mu) - 0.1 * length * decrease:
+            length = min(1.0, 0.99 / max(-step.min(), 1e-300))  # stay inside
+            while barrier(q * (1 + length * step), mu) > barrier(q, mu) - 0.1 * length * decrease:
                 length /= 2
                 if length < 1e-12:
                     break
-            q = q + length * change
+            q = q * (1 + length * step)
     table = np.zeros_like(p)
     table[cells] = q
     return table

@@ -96,8 +96,8 @@ def entropy(p: np.ndarray) -> float:
     return -sum(x * math.log2(x) for x in p.flatten() if x > 0)
 
 
-@given(tables, st.tuples(*[st.integers(1, 4)] * 3), st.sampled_from([0.1, 1.0, 10.0]))
-@settings(max_examples=40, deadline=None)
+@given(tables, st.tuples(*[st.integers(1, 4)] * 3), st.sampled_from([0.02, 0.1, 1.0, 10.0]))
+@settings(max_examples=60, deadline=None)
 def test_the_parts_add_up_and_do_not_depend_on_names(rng, shape, evenness):
     p = rng.dirichlet(np.full(math.prod(shape), evenness)).reshape(shape)
     r, u1, u2, s = partial_information(p)
