@@ -36,6 +36,8 @@ class Batch:
     lengths: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if torch.compiler.is_compiling():  # sizes are symbols; comparing would fix them
+            return
         sizes = {
             f"{group}[{key!r}]": len(value)
             for group, tensors in self._groups().items()
@@ -102,7 +104,7 @@ class Batch:
         if modality in self.present:
             return self.present[modality]
         value = self.inputs[modality]
-        return torch.ones(len(value), dtype=torch.bool, device=value.device)
+        return torch.ones(value.shape[0], dtype=torch.bool, device=value.device)
 
     @staticmethod
     def cat(batches: Iterable[Batch]) -> Batch:

@@ -1,0 +1,193 @@
+"""A file answers as the model does, for any composition, for batches of any size, and without the library."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from mtmm_lib import fusion, sharing
+from mtmm_lib.batch import Batch
+from mtmm_lib.deploy import export, load
+from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
+from mtmm_lib.model import DecisionFusion, Model, Output
+from mtmm_lib.tasks import Classification, Regression
+
+both_kinds = pytest.mark.parametrize("kind", ["onnx", "pt2"])
+TASKS = [Classification("digit", 5), Regression("ink", 2)]
+
+
+def samples(size=6, seed=0, absent=False, lengths=False):
+    g = torch.Generator().manual_seed(seed)
+    inputs = {
+        "image": torch.randn(size, 1, 8, 8, generator=g),
+        "audio": torch.randn(size, 7, 3, generator=g),
+        "text": torch.randint(0, 9, (size, 4), generator=g),
+    }
+    present = {"audio": torch.arange(size) % 2 == 0} if absent else {}
+    count = {"text": torch.randint(1, 5, (size,), generator=g)} if lengths else {}
+    targets = {"digit": torch.randint(0, 5, (size,), generator=g), "ink": torch.randn(size, 2, generator=g)}
+    return Batch(inputs, targets, present, count)
+
+
+def encoder(modality, tokens=False):
+    if modality == "text":
+        return SequenceEncoder(6, 8, vocabulary=9)
+    if modality == "audio":
+        return SequenceEncoder(3, 8) if tokens else MLPEncoder(21, 8, dropout=0.5)
+    return PatchEncoder((1, 8, 8), 4, 8) if tokens else ConvEncoder(1, 8)
+
+
+def build(
+    fusing=fusion.GatedFusion, sharing_=sharing.HardSharing, modalities=("image", "audio"), tokens=False
+):
+    torch.manual_seed(0)
+    encoders = {m: encoder(m, tokens) for m in modalities}
+    tasks = [task.name for task in TASKS]
+    return Model(encoders, fusing(dict.fromkeys(modalities, 8), 8), sharing_(tasks, 8, 8), TASKS)
+
+
+def agree(file, model, batch):
+    expected, got = model.eval()(batch).predictions, load(file)(batch)
+    assert list(got) == list(expected)
+    for task, value in expected.items():
+        torch.testing.assert_close(got[task], value.detach(), rtol=1e-4, atol=1e-5)
+
+
+@both_kinds
+def test_the_file_gives_the_models_predictions_for_batches_of_any_size(kind, tmp_path):
+    model = build(modalities=("image", "audio", "text"))
+    file = export(model, samples(4, absent=True, lengths=True), tmp_path / f"model.{kind}")
+    for size in (1, 2, 4, 33):
+        agree(file, model, samples(size, seed=size, absent=True, lengths=True))
+
+
+class Side(nn.Module):
+    """Models side by side, each under its name: what one export proves for all of them."""
+
+    def __init__(self, models):
+        super().__init__()
+        self.models, self.tasks = nn.ModuleDict(models), dict.fromkeys(models)
+
+    def forward(self, batch):
+        return Output({name: model(batch).predictions["digit"] for name, model in self.models.items()})
+
+
+def test_fusions_of_vectors_and_of_tokens_can_be_exported(tmp_path):
+    """Two modalities, of which one may be absent."""
+    names = ("ConcatFusion", "SumFusion", "FiLMFusion", "CrossModalFusion")
+    model = Side({name: build(fusion.ALL[name], tokens=True) for name in names})
+    agree(export(model, samples(absent=True), tmp_path / "model.pt2"), model, samples(9, 1, absent=True))
+
+
+def test_every_sharing_can_be_exported(tmp_path):
+    model = Side({name: build(sharing_=made) for name, made in sharing.ALL.items()})
+    agree(export(model, samples(), tmp_path / "model.pt2"), model, samples(9, 1))
+
+
+def test_every_decision_fusion_can_be_exported(tmp_path):
+    alone = {m: build(fusion.ConcatFusion, modalities=(m,)) for m in ("image", "audio")}
+    model = Side({how: DecisionFusion(alone, how) for how in ("mean", "product", "learned")})
+    agree(export(model, samples(absent=True), tmp_path / "model.pt2"), model, samples(9, 1, absent=True))
+
+
+@both_kinds
+def test_the_file_reads_what_the_model_uses_and_nothing_else(kind, tmp_path):
+    model = build()  # it reads no text; the encoder of audio looks at no lengths
+    example = samples(absent=True, lengths=True)
+    example.lengths["audio"] = torch.full((6,), 7)
+    predictor = load(export(model, example, tmp_path / f"model.{kind}"))
+    assert predictor.inputs == ("image", "audio", "audio_present")
+    assert predictor.outputs == ("digit", "ink")
+    batch = samples(3, 1)  # where nothing is said about presence, all is there
+    expected = model.eval()(batch).predictions["digit"]
+    torch.testing.assert_close(predictor(batch)["digit"], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+@both_kinds
+def test_what_an_absent_input_holds_makes_no_difference(kind, tmp_path):
+    predictor = load(export(build(), samples(absent=True), tmp_path / f"model.{kind}"))
+    batch = samples(4, 1).without("audio")
+    spoiled = samples(4, 1).without("audio")
+    spoiled.inputs["audio"].fill_(torch.nan)
+    assert predictor(batch)["digit"].equal(predictor(spoiled)["digit"])
+
+
+@both_kinds
+def test_a_batch_that_does_not_fit_is_refused(kind, tmp_path):
+    predictor = load(export(build(), samples(), tmp_path / f"model.{kind}"))
+    with pytest.raises(
+        KeyError, match=r"the file reads \['image', 'audio'\], and the batch has no \['audio'\]"
+    ):
+        predictor(Batch({"image": torch.zeros(2, 1, 8, 8)}))
+    with pytest.raises(ValueError, match=r"'audio' is absent .* an example that has present\['audio'\]"):
+        predictor(samples(absent=True))
+
+
+def test_the_model_stays_as_it_was(tmp_path):
+    model = build().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    export(model, samples(), tmp_path / "model.pt2")
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_slice_does_not_bring_its_whole_along(tmp_path):
+    many = samples(20_000)
+    file = export(build(), many[:2], tmp_path / "model.pt2")
+    assert file.stat().st_size < many.inputs["image"].numel() * 4 / 4
+
+
+def test_onnx_runtime_alone_answers(tmp_path):
+    """Neither PyTorch nor this library is needed: names and shapes are all that one has to know."""
+    model, batch = build().eval(), samples(3, 1)
+    file = export(model, samples(), tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"], "one file"
+    np.savez(tmp_path / "batch.npz", image=batch.inputs["image"], audio=batch.inputs["audio"])
+    code = """
+import json, sys, numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+given = dict(numpy.load(sys.argv[2]))
+answers = session.run([output.name for output in session.get_outputs()], given)
+assert not {"torch", "mtmm_lib"} & set(sys.modules)
+print(json.dumps([answer.tolist() for answer in answers]))
+"""
+    command = [sys.executable, "-c", code, str(file), str(tmp_path / "batch.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = [output.name for output in onnxruntime.InferenceSession(file).get_outputs()]
+    for name, answer in zip(names, json.loads(done.stdout), strict=True):
+        expected = model(batch).predictions[name].detach()
+        torch.testing.assert_close(torch.tensor(answer), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_that_answers_otherwise_is_not_passed_over(tmp_path, monkeypatch):
+    """A model whose evaluation is random cannot be what the file is."""
+
+    class Restless(ConvEncoder):
+        def forward(self, x, lengths=None):
+            return super().forward(x + torch.rand_like(x))
+
+    model = build()
+    model.encoders["image"] = Restless(1, 8)
+    with pytest.raises(RuntimeError, match="answers otherwise than the model: task 'digit' differs by up to"):
+        export(model, samples(), tmp_path / "model.pt2")
+
+
+def test_other_suffixes_and_single_samples_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="end in .onnx or .pt2, got 'model.bin'"):
+        export(build(), samples(), tmp_path / "model.bin")
+    with pytest.raises(ValueError, match="end in .onnx or .pt2, got 'model.bin'"):
+        load(tmp_path / "model.bin")
+    with pytest.raises(ValueError, match="two samples or more"):
+        export(build(), samples(1), tmp_path / "model.onnx")
+
+
+def test_exporting_is_silent(tmp_path, capfd):
+    export(build(), samples(), tmp_path / "model.onnx")
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
