@@ -75,7 +75,7 @@ def inverse_power(gramian: np.ndarray, power: float) -> np.ndarray:
     It is the minimiser of $\tfrac12 w^\top G w - \sum_t \varphi(w_t)$ with $\varphi'(w) = w^{-p}$, a convex
     function, and is found by Newton's method with a backtracking line search. Divided by the gradients'
     lengths, with $v_t = n_t w_t$, the equation reads $(Cv)_t = c_t v_t^{-p}$, $c_t = n_t^{p - 1}$; the search
-    starts where orthogonal gradients have their solution.
+    starts at the best multiple of the solution for orthogonal gradients.
 
     Args:
         gramian: G, positive semi-definite `[T, T]`, with a positive diagonal.
@@ -90,6 +90,7 @@ def inverse_power(gramian: np.ndarray, power: float) -> np.ndarray:
     c = n ** (power - 1)
     v = c ** (1 / (1 + power))
     largest, last = 1e5 * v.max(), np.inf
+    v *= min((c @ v ** (1 - power) / max(v @ cosines @ v, 1e-300)) ** (1 / (1 + power)), 1e5)
 
     def objective(v: np.ndarray) -> float:
         potential = np.log(v) if power == 1 else v ** (1 - power) / (1 - power)
