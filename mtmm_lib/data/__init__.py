@@ -1,5 +1,6 @@
 """Data of the book: small sets that travel with it, generators whose truth is known, and real public sets."""
 
+from mtmm_lib.data.correlated_tasks import CorrelatedTasks, correlated_tasks
 from mtmm_lib.data.fsdd import fsdd
 from mtmm_lib.data.information_gates import InformationGate, information_gate
 from mtmm_lib.data.lagged_copy import lagged_copy
@@ -12,9 +13,11 @@ from mtmm_lib.data.tiny_vqa import tiny_vqa
 from mtmm_lib.data.ud_english import ud_english_ewt
 
 __all__ = [
+    "CorrelatedTasks",
     "InformationGate",
     "RelatedTasks",
     "Splits",
+    "correlated_tasks",
     "fsdd",
     "information_gate",
     "lagged_copy",
