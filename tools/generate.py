@@ -94,7 +94,8 @@ def ledger(claims: list[Record], names: dict[str, str]) -> str:
             if verdicts:
                 yield f"| {label} | {words} | [{', '.join(verdicts)}](#ledger-{label.lower()}) |\n"
             elif label[0] in "AC":
-                yield f"| {label} | {words} | not tested yet |\n"
+                planned = ", ".join(str(int(number)) for number in CHAPTERS_OF[label] if number not in names)
+                yield f"| {label} | {words} | not tested yet{planned and f' (planned: {planned})'} |\n"
 
     def entry(claim: Record) -> str:
         mark = f"**{MARKS[claim['verdict']]}.** " if claim["supports"] else ""
