@@ -52,6 +52,26 @@ class MLPEncoder(nn.Module):
         return Features.vector(self.layers(flat))
 
 
+class IdentityEncoder(nn.Module):
+    r"""Changes nothing: the token is the flattened input, $z = x$. What follows reads the input as it is, so
+    that nothing is shared before the sharing stage.
+
+    Args:
+        dim: numbers per sample, which is also the width D of the feature.
+
+    Shapes: `[B, ...]` with `dim` numbers per sample → tokens `[B, 1, D]`.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
+        flat = x.flatten(1)
+        _expect(self, flat.shape[1] == self.dim, f"[B, ...] with {self.dim} numbers per sample", x)
+        return Features.vector(flat)
+
+
 class ConvEncoder(nn.Module):
     r"""A small convolutional network: 3×3 convolutions, each but the first halving the resolution.
 

@@ -43,6 +43,28 @@ class JoinedFusion(Fusion):
         return torch.cat(vectors, 1)
 
 
+class IdentityFusion(Fusion):
+    r"""For models of one modality, where there is nothing to fuse: $z = z_1$, tokens and padding as they are.
+
+    It has no parameters, and is no member of `ALL`: none of the tasks of a fusion is left to it.
+    Shapes: `[B, L, D]` → the same tokens `[B, L, D]`.
+
+    Raises:
+        ValueError: for more than one modality, or a `dim` other than the modality's width.
+    """
+
+    keeps_tokens = True
+
+    def __init__(self, dims: Mapping[str, int], dim: int) -> None:
+        super().__init__(dims, dim)
+        if list(self.dims.values()) != [dim]:
+            raise ValueError(f"IdentityFusion passes on one modality of width {dim}, got {self.dims}")
+
+    def forward(self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None) -> Fused:
+        mask = self.presence(features, present)
+        return Fused(self.sequences(features, mask)[0])
+
+
 class ConcatFusion(JoinedFusion):
     r"""Joins the features end to end and mixes them linearly: $z = W[z_1; \dots; z_M] + b$.
 

@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
+from mtmm_lib.encoders import ConvEncoder, IdentityEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
 
 CASES = {
     "mlp": (lambda: MLPEncoder(12, 8), torch.randn(5, 3, 4), 1),
+    "identity": (lambda: IdentityEncoder(8), torch.randn(5, 2, 4, requires_grad=True), 1),
     "conv": (lambda: ConvEncoder(2, 8), torch.randn(5, 2, 8, 8), 16),
     "patch": (lambda: PatchEncoder((1, 8, 8), 4, 8), torch.randn(5, 1, 8, 8), 4),
     "patch oblong": (lambda: PatchEncoder((1, 8, 6), (4, 2), 8, layers=0), torch.randn(5, 1, 8, 6), 6),
@@ -27,6 +28,12 @@ def test_every_encoder(name):
     again = build()
     again.load_state_dict(encoder.state_dict())
     torch.testing.assert_close(again(x).tokens, features.tokens)
+
+
+def test_the_identity_passes_the_input_on():
+    x = torch.randn(4, 2, 3)
+    encoder = IdentityEncoder(6)
+    assert torch.equal(encoder(x).pooled, x.flatten(1)) and not list(encoder.parameters())
 
 
 @pytest.mark.parametrize("vocabulary", [None, 20])
@@ -57,6 +64,7 @@ def test_dropout_acts_in_training_alone():
     ("encoder", "x", "message"),
     [
         (MLPEncoder(4, 3), torch.zeros(2, 5), r"4 numbers per sample, got \[2, 5\]"),
+        (IdentityEncoder(4), torch.zeros(2, 5), r"4 numbers per sample, got \[2, 5\]"),
         (ConvEncoder(1, 3), torch.zeros(2, 8, 8), r"\[B, 1, H, W\]"),
         (PatchEncoder((1, 8, 8), 4, 4), torch.zeros(2, 1, 4, 8), r"\[B, 1, 8, 8\]"),
         (SequenceEncoder(3, 4), torch.zeros(2, 5), r"\[B, L, 3\]"),

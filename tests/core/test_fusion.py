@@ -19,6 +19,7 @@ from mtmm_lib.fusion import (
     ExpertFusion,
     FiLMFusion,
     GatedFusion,
+    IdentityFusion,
     LowRankFusion,
     ModalityDropout,
     ProductOfExpertsFusion,
@@ -595,3 +596,14 @@ def test_modality_dropout_wraps_every_fusion(build):
     assert torch.equal(*results) and results[0].isfinite().all()
     module.eval()
     assert torch.equal(module(features).features.tokens, module.fusion(features).features.tokens)
+
+
+def test_the_identity_passes_one_modality_on():
+    module, (dims, features) = IdentityFusion({"audio": 5}, 5), problem(1, padded=True)
+    fused = module(features, {"audio": torch.ones(6, dtype=torch.bool)}).features
+    tokens, valid = features["audio"].tokens, features["audio"].valid
+    assert torch.equal(fused.valid, valid) and torch.equal(fused.tokens[valid], tokens[valid])
+    assert fused.tokens.isfinite().all() and not list(module.parameters())
+    for widths, dim in (({"audio": 5, "image": 5}, 5), (dims, 6)):
+        with pytest.raises(ValueError, match=f"one modality of width {dim}"):
+            IdentityFusion(widths, dim)
