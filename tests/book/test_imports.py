@@ -33,7 +33,7 @@ HEAVY = [
     "PIL",
     "pooch",
 ]
-HEAVY += ["pygments", "scipy", "sklearn", "torchmetrics", "tqdm"]
+HEAVY += ["onnx", "onnxruntime", "onnxscript", "pygments", "scipy", "sklearn", "torchmetrics", "tqdm"]
 
 ROOT = Path(mtmm_lib.__file__).parent
 MODULES = [module.name for module in pkgutil.walk_packages(mtmm_lib.__path__, "mtmm_lib.")]
