@@ -477,6 +477,8 @@ def test_a_folder_without_the_right_to_write(folder_of_files, cache):
 @either
 def test_an_interrupted_download_leaves_nothing(kind, request, cache):
     """Control-C, or the button that interrupts a kernel, in the middle of a download."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     server = request.getfixturevalue(kind)
     whole = server.answers
 
