@@ -110,7 +110,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 #: Label → the chapters that make good on the statement.
 CHAPTERS_OF: dict[str, tuple[str, ...]] = {
-    "A1": ("02", "04", "05", "06"),
+    "A1": ("02", "03", "04", "05", "06"),
     "A2": ("02", "04", "05"),
     "A3": ("01", "04"),
     "A4": ("03", "14"),
