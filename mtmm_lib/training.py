@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from operator import length_hint
 from pathlib import Path
@@ -148,7 +148,7 @@ def fit(
     place = _Place(device, precision)
     balancer = StaticWeights() if balancer is None else balancer
     home = parameters[0].device
-    with modes_kept(model), place.seeded():
+    with modes_kept(model), place.seeded(), _kept_buffers(compile):
         try:
             model.to(place.device)
             train, valid = _ready(train, "train", place), _ready(valid, "valid", place)
@@ -636,6 +636,16 @@ def check_selection(model: nn.Module, valid: Batch | Iterable[Batch]) -> None:
             f"valid has no label for any of the supervised tasks {[t.name for t in tasks]}, so that no epoch "
             "can be chosen by it; leave valid out"
         )
+
+
+def _kept_buffers(compiled: bool) -> AbstractContextManager[None]:
+    """A compiled backward pass may write over what it has read, unless it is told that others will follow: a
+    gradient balancer goes back through one forward pass once for each task."""
+    if not compiled:
+        return nullcontext()
+    from torch._functorch import config
+
+    return config.patch(donated_buffer=False)
 
 
 @contextmanager
