@@ -264,13 +264,11 @@ def unimodal_phase_ratio(covariance: Tensor, correlation: Tensor, size: int) -> 
 
     For $\hat y = v_A^\top W_A x_A + v_B^\top W_B x_B$, two-layer linear networks per modality whose
     outputs are added (late fusion), trained on the squared error by gradient descent with small steps from
-    small weights, each modality is learned suddenly, and
-
-    \[ \frac{t_B}{t_A} = 1 + \frac{\lVert\Sigma_{yA}\rVert - \lVert\Sigma_{yB}\rVert}
-       {\lVert\Sigma_{yB} - \Sigma_{yA}\Sigma_A^{-1}\Sigma_{AB}\rVert}, \]
-
+    small weights, each modality is learned suddenly, and the times are as $t_B / t_A = 1 + (a - b) / c$ with
+    $a = \lVert\Sigma_{yA}\rVert$, $b = \lVert\Sigma_{yB}\rVert$ and
+    $c = \lVert\Sigma_{yB} - \Sigma_{yA}\Sigma_A^{-1}\Sigma_{AB}\rVert$,
     the more exactly, the smaller the initial weights. A is the modality with the larger
-    $\lVert\Sigma_{y\cdot}\rVert$, which need not be the more useful one. Below the line stands what B
+    $\lVert\Sigma_{y\cdot}\rVert$, which need not be the more useful one. In c stands what B
     still has to explain once A is learned.
 
     Args:
