@@ -1,6 +1,7 @@
 """A file answers as the model does, for any composition, for batches of any size, and without the library."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -16,6 +17,9 @@ from mtmm_lib.deploy import export, load
 from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
 from mtmm_lib.model import DecisionFusion, Model, Output
 from mtmm_lib.tasks import Classification, Regression
+
+# PyTorch's trace of its own tracing is made for nobody, unless somebody listens, as pytest does.
+logging.getLogger("torch.__trace").propagate = False
 
 both_kinds = pytest.mark.parametrize("kind", ["onnx", "pt2"])
 TASKS = [Classification("digit", 5), Regression("ink", 2)]
