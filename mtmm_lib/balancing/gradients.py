@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 Level = Literal["parameters", "features"]
 
-#: Numbers of each gradient that are multiplied at once.
-CHUNK = 2**16
+#: Numbers of each gradient that are multiplied at once: as many as a CPU's caches hold, or as keep a GPU
+#: busy.
+CHUNK, LARGE_CHUNK = 24_000, 250_000
 
 #: Added to a loss whose logarithm is taken, so that a loss of zero does no harm.
 SMALL = 1e-8
@@ -151,17 +152,23 @@ class TaskGradients:
         device = self.places[0].device if self.places else torch.device("cpu")
         # In double precision, also because squares of small gradients would vanish.
         wide = torch.float32 if device.type == "mps" else torch.float64
-        total = torch.zeros(len(self.names), len(self.names), dtype=wide, device=device)
+        size = len(self.names)
+        total = torch.zeros(size, size, dtype=wide, device=device)
+        chunk = min(
+            CHUNK if device.type == "cpu" else LARGE_CHUNK, max((p.numel() for p in self.places), default=0)
+        )
+        buffer = torch.empty(size, chunk, dtype=wide, device=device)
         for row in self.rows:
             there = [t for t, g in enumerate(row) if g is not None]
-            for parts in zip(*(row[t].reshape(-1).split(CHUNK) for t in there), strict=True):
-                block = torch.stack(parts).to(wide)
-                block = block @ block.T
-                if len(there) == len(row):
-                    total += block
+            flat = [row[t].reshape(-1) for t in there]
+            for parts in zip(*(g.split(chunk) for g in flat), strict=True):
+                block = buffer[: len(there), : len(parts[0])]
+                torch._foreach_copy_(list(block.unbind()), list(parts))
+                if len(there) == size:
+                    total.addmm_(block, block.T)
                 else:
                     index = torch.tensor(there, device=device)
-                    total[index.unsqueeze(1), index] += block
+                    total[index.unsqueeze(1), index] += block @ block.T
         if self.z is not None and _world() > 1:
             total = _sum(total)
         gramian = total.cpu().double().numpy()
@@ -182,14 +189,14 @@ class TaskGradients:
         return found
 
     def apply(self, weights: Iterable[float], unweighted: Tensor | None = None) -> None:
-        r"""Adds the result to `.grad`: $\sum_t w_t\,g_t$ where gradients meet, each loss's own elsewhere.
+        r"""Adds the result to `.grad`: $\sum_t w_t\,g_t$ where gradients meet, each loss's own elsewhere. It
+        works once: the gradients are then gone.
 
         Args:
             weights: one for each loss.
             unweighted: at level `"features"`, a scalar whose gradient goes back in the same pass.
         """
-        for p, g in self.own:
-            _add([p], [g], 1.0)
+        _add([p for p, _ in self.own], [g for _, g in self.own], 1.0)
         weights = list(weights)
         if self.z is None:
             for t, weight in enumerate(weights):
@@ -198,12 +205,17 @@ class TaskGradients:
                 ]
                 # Every process has the whole of it, and the shares will be added up.
                 _add([p for p, _ in here], [g for _, g in here], weight / _world())
+                for row in self.rows:
+                    row[t] = None  # its memory is free from here on
             return
-        wide = torch.promote_types(self.z.dtype, torch.float32)
-        terms = [
-            w * g.to(wide) for row in self.rows for w, g in zip(weights, row, strict=True) if g is not None
-        ]
-        roots = [(self.z, sum(terms).to(self.z.dtype))] if terms else []
+        roots = []
+        for row in self.rows:
+            total = torch.zeros_like(self.z, dtype=torch.promote_types(self.z.dtype, torch.float32))
+            for t, weight in enumerate(weights):
+                if row[t] is not None:
+                    total.add_(row[t], alpha=weight)
+                    row[t] = None  # its memory is free from here on
+            roots.append((self.z, total.to(self.z.dtype)))
         roots += [(unweighted, None)] if unweighted is not None else []
         if roots:
             torch.autograd.backward(*map(list, zip(*roots, strict=True)))
@@ -259,8 +271,7 @@ class GradientBalancer:
 
     Args:
         weighting: of `mtmm_lib.balancing.weightings`, or any function from a Gramian `[T, T]` to weights
-            `[T]`;
-            T is the number of tasks that have labels in the batch. An argument called `rng` gets a
+            `[T]`; T is the number of tasks that have labels in the batch. An argument called `rng` gets a
             generator of the balancer's own. Options are given by `functools.partial(cagrad, c=0.4)`.
         level: where gradients are compared; see `backward`.
         log_losses: take $\log \ell_t$ for the loss of each task, which has to be positive: the gradients
@@ -309,8 +320,7 @@ class GradientBalancer:
 
         Raises:
             ValueError: at level `"features"`, for tasks whose losses go around the cut (named), and for
-                models
-                without one; with `log_losses`, for a negative loss.
+                models without one; with `log_losses`, for a negative loss.
             FloatingPointError: when a gradient is not finite (named: the task).
         """
         balanced, unweighted = outside(losses, output, model)
