@@ -147,7 +147,7 @@ def test_the_readme_shows_code_that_runs(tmp_path):
     code = re.search(r"^```python\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    # No seed is set: scores of 0.92 to 0.99 vary with the weights drawn and the processor; chance is a tenth and a third.
+    # Scores of 0.92 to 0.99 vary with the weights drawn and the processor; chance is a tenth and a third.
     assert all(score > 0.8 for score in eval(done.stdout).values())
 
 
