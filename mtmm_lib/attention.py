@@ -372,7 +372,7 @@ def attention_rollout(maps: Tensor) -> Tensor:
             self-attention of `CrossModalFusion`.
 
     Returns:
-        `[B, L, L]`: rows are outputs and sum to one where the maps' rows do.
+        `[B, L, L]`, whose rows are outputs and sum to one where the maps' rows do.
 
     Raises:
         ValueError: for maps that are not square, as those of cross-attention.

@@ -35,7 +35,7 @@ def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndar
         target: b `[T]`, in the range of H, so that there is a minimum.
 
     Returns:
-        v `[T]`, which meets the conditions of Karush, Kuhn and Tucker: $v \ge 0$, $Hv \ge b$, and in each
+        v `[T]`, which meets the conditions of Karush, Kuhn and Tucker, $v \ge 0$, $Hv \ge b$, and in each
         entry one of the two is an equality.
     """
     n = lengths(matrix)

@@ -117,7 +117,7 @@ def fsdd(
         seed: a number ≥ 0; redraws everything, as in `talking_digits`.
 
     Returns:
-        Splits of batches. Inputs: `image` float `[B, 1, 8, 8]` in [0, 1] (before noise); `audio` float
+        Splits of batches with the inputs `image` float `[B, 1, 8, 8]` in [0, 1] (before noise); `audio` float
         `[B, 32, 24]`, what `speech` makes of a recording, with `lengths`. An absent input is zeros, with
         length 0 and `present` false. Targets as in `talking_digits`, and `speaker` int64 `[B]`.
 

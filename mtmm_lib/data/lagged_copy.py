@@ -38,8 +38,8 @@ def lagged_copy(
         seed: a number ≥ 0.
 
     Returns:
-        Splits of batches. Inputs: `sight` float `[B, L, K]` and `sound` float `[B, L + lag, K]`, symbols as
-        ones among zeros. Target: `copy` int64 `[B, L]`.
+        Splits of batches with the inputs `sight` float `[B, L, K]` and `sound` float `[B, L + lag, K]`,
+        symbols as ones among zeros. Target: `copy` int64 `[B, L]`.
 
     Raises:
         ValueError: for a negative lag, fewer than two symbols, or no step or sample.

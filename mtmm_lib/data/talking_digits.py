@@ -139,7 +139,7 @@ def talking_digits(
         seed: a number ≥ 0.
 
     Returns:
-        Splits of batches. Inputs: `image` float `[B, 1, 8, 8]` in [0, 1] (before noise); `audio` float
+        Splits of batches with the inputs `image` float `[B, 1, 8, 8]` in [0, 1] (before noise); `audio` float
         `[B, 32, 24]`, log-mel frames standardised by the mean and deviation of all clips, with `lengths`
         (what follows is silence); `text` int64 `[B, 4]` ids of `VOCABULARY`, with `lengths`. An absent input
         is zeros, with length 0 and `present` false.

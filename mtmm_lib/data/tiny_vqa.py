@@ -132,8 +132,8 @@ def tiny_vqa(*, seed: int = 0) -> Splits:
         seed: a number ≥ 0; redraws which scenes are in which split, the questions and the images.
 
     Returns:
-        Splits of batches. Inputs: `image` float `[B, 3, 16, 16]` in [0, 1]; `question` int64 `[B, 5]`, ids of
-        `VOCABULARY`, with `lengths`.
+        Splits of batches with the inputs `image` float `[B, 3, 16, 16]` in [0, 1]; `question` int64 `[B, 5]`,
+        ids of `VOCABULARY`, with `lengths`.
         Targets: `answer` int64 `[B]`, a number into `ANSWERS`. Sub-tasks: `kind` int64 `[B]`, the kind of the
         question, a number into `KINDS`; `objects` float `[B, 9]`, how many the scene has of each of
         `OBJECTS[1:]`; `layout` float `[B, 24]`, for each cell three zeros and ones for `SHAPES` and three for
