@@ -367,7 +367,7 @@ WHOLE = archive(FILES)
         (archive(WITHOUT), r"incomplete, for words/one.txt cannot be read \(No such file or directory\)"),
         (archive(FILES | {"words/one.txt": b"1"}), "damaged, for words/one.txt is cut short or altered"),
         (archive(FILES, extra=[(tarfile.TarInfo("top/../../out.txt"), b"x")]), "'top/../../out.txt' would"),
-        (archive(FILES, extra=[(tarfile.TarInfo("/tmp/out.txt"), b"x")]), "'/tmp/out.txt' would leave"),
+        (archive(FILES, extra=[(tarfile.TarInfo("/top/out.txt"), b"x")]), "'/top/out.txt' would leave"),
         (
             archive(WITHOUT, extra=[linked("repository-123/words/one.txt", "two.txt")]),
             "incomplete, for words/one.txt",

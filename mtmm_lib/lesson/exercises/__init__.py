@@ -46,8 +46,9 @@ To add an exercise to chapter NN:
                    raise Hint("You counted the heads too: each of them belongs to one task.")
                …
 
-   A check that returns has passed. A function given as the answer needs no care: what it raises, and a result
-   of None, becomes feedback. So does an answer, or a part of one, that is still `...`.
+   Where lines are to be completed with words, `wrong_lines` compares them. A check that returns has passed.
+   A function given as the answer needs no care: what it raises, and a result of None, becomes feedback. So
+   does an answer, or a part of one, that is still `...`.
 
 3. In `tests/lesson/mistakes/chNN.py`, at least one typical mistake per exercise: a part of the hint that it
    must get, and its code. No two mistakes of an exercise get the same hint.
@@ -74,7 +75,7 @@ import pkgutil
 import sysconfig
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -95,7 +96,7 @@ class Hint(Exception):
 
 
 class NotYet(Exception):
-    """The answer is still the stub; `check` notices by itself where a check need not raise this."""
+    """The answer, a part of it, or what it returns is still the stub. `check` notices; no check need."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,21 @@ def exercise(id: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]
         return function
 
     return register
+
+
+def keeps_lines(answer: dict[str, Any], right: dict[str, Any]) -> None:
+    """For a question with several lines to complete: a hint where lines were lost, added or reworded."""
+    if set(answer) != set(right):
+        raise Hint(f"Keep the {len(right)} lines as they stand and give each one an answer.")
+
+
+def wrong_lines(answer: dict[str, str], right: dict[str, str], words: Sequence[str]) -> list[str]:
+    """The lines that are not answered by the right one of some words; a hint where it is none of them."""
+    keeps_lines(answer, right)
+    unknown = sorted({str(value) for value in answer.values()} - set(words))
+    if unknown:
+        raise Hint(f"{unknown[0]!r} is not one of the answers, which are {', '.join(words)}.")
+    return [line for line, word in right.items() if answer[line] != word]
 
 
 @functools.cache

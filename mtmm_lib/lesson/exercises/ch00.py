@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmm_lib.lesson.exercises import Hint, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, keeps_lines
 
 SHAPES = {
     "x @ w with x [32, 64] and w [64, 10]": [32, 10],
@@ -23,8 +23,7 @@ SHAPES = {
 
 @exercise("which-shape")
 def _(answer: dict[str, list[int]]) -> None:
-    if set(answer) != set(SHAPES):
-        raise Hint("Keep the five operations as they stand and give each one a shape.")
+    keeps_lines(answer, SHAPES)
     for operation, shape in answer.items():
         if not isinstance(shape, (list, tuple, torch.Size)):
             raise Hint(f"A shape is a list such as [32, 10], but that of “{operation}” is {shape!r}.")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
 STAGES = ("encoder", "fusion", "sharing", "head", "balancer")
 ARROWS = {
@@ -20,14 +20,7 @@ ARROWS = {
 
 @exercise("which-arrow")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(ARROWS):
-        raise Hint("Keep the five changes as they stand and give each one a stage.")
-    unknown = sorted({str(value) for value in answer.values()} - set(STAGES))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not a stage of the picture; the stages are {', '.join(STAGES)}.")
-    wrong = [change for change, stage in ARROWS.items() if answer[change] != stage]
+    wrong = wrong_lines(answer, ARROWS, STAGES)
     if not wrong:
         return
     given, right = answer[wrong[0]], ARROWS[wrong[0]]

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 import torch
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
 IDEAS = (
     "multi-modal",
@@ -45,14 +45,7 @@ CONFUSED = {
 
 @exercise("which-idea")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(PLANS):
-        raise Hint("Keep the six plans as they stand and give each one an idea.")
-    unknown = sorted({str(value) for value in answer.values()} - set(IDEAS))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the ideas, which are {', '.join(IDEAS)}.")
-    wrong = [plan for plan, idea in PLANS.items() if answer[plan] != idea]
+    wrong = wrong_lines(answer, PLANS, IDEAS)
     if not wrong:
         return
     look = f"Look again at “{wrong[0]}”. "

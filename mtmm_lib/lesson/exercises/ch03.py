@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, keeps_lines, wrong_lines
 
 PARTS = ("train", "valid", "test")
 DECISIONS = {
@@ -26,23 +26,10 @@ SAVED = {
 }
 
 
-def _answered(answer: dict, expected: dict) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(expected):
-        raise Hint(f"Keep the {len(expected)} lines as they stand and give each one an answer.")
-
-
 @exercise("which-part")
 def _(answer: dict[str, str]) -> None:
-    _answered(answer, DECISIONS)
-    unknown = sorted({str(value) for value in answer.values()} - set(PARTS))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is no part of the data; the parts are {', '.join(PARTS)}.")
-    for decision, part in DECISIONS.items():
-        given = answer[decision]
-        if given == part:
-            continue
+    for decision in wrong_lines(answer, DECISIONS, PARTS):
+        given, part = answer[decision], DECISIONS[decision]
         if given == "test":
             raise Hint(f"“{decision}”: what the test part helped to decide, it cannot judge any more.")
         if part == "test":
@@ -130,7 +117,7 @@ def _(promised_and_kept) -> None:
 
 @exercise("what-to-save")
 def _(answer: dict[str, bool]) -> None:
-    _answered(answer, SAVED)
+    keeps_lines(answer, SAVED)
     for thing, needed in SAVED.items():
         if bool(answer[thing]) == needed:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
 WORDS = ("separate", "pooled", "between", "up", "down", "stays")
 SITUATIONS = {
@@ -20,14 +20,7 @@ SITUATIONS = {
 
 @exercise("tether-limits")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(SITUATIONS):
-        raise Hint("Keep the six situations as they stand and give each one an answer.")
-    unknown = sorted({str(value) for value in answer.values()} - set(WORDS))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the answers, which are {', '.join(WORDS)}.")
-    wrong = [situation for situation, word in SITUATIONS.items() if answer[situation] != word]
+    wrong = wrong_lines(answer, SITUATIONS, WORDS)
     if not wrong:
         return
     look = f"Look again at “{wrong[0]}”. "

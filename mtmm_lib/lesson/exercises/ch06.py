@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
 WORDS = ("hard", "soft", "cross-stitch", "MMoE", "PLE", "task attention")
 SHARINGS = {
@@ -19,14 +19,7 @@ SHARINGS = {
 
 @exercise("which-sharing")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(SHARINGS):
-        raise Hint("Keep the six descriptions as they stand and give each one an answer.")
-    unknown = sorted({str(value) for value in answer.values()} - set(WORDS))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the answers, which are {', '.join(WORDS)}.")
-    wrong = [text for text, word in SHARINGS.items() if answer[text] != word]
+    wrong = wrong_lines(answer, SHARINGS, WORDS)
     if not wrong:
         return
     look = f"Look again at “{wrong[0]}”. "

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from mtmm_lib.balancing import weightings
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
 METHODS = ("MGDA", "CAGrad", "PCGrad", "Nash-MTL", "IMTL-G", "Aligned-MTL")
 WISHES = {
@@ -35,14 +35,7 @@ def _weights(found: object, tasks: int) -> np.ndarray:
 
 @exercise("which-weighting")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(WISHES):
-        raise Hint("Keep the six wishes as they stand and give each one an answer.")
-    unknown = sorted({str(value) for value in answer.values()} - set(METHODS))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the answers, which are {', '.join(METHODS)}.")
-    wrong = [wish for wish, method in WISHES.items() if answer[wish] != method]
+    wrong = wrong_lines(answer, WISHES, METHODS)
     if not wrong:
         return
     look = f"Look again at “{wrong[0]}”. "

@@ -7,8 +7,9 @@ import itertools
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
+WORDS = ("feature", "modality", "decision")
 LEVELS = {
     "both features, end to end, are the input of one network": "feature",
     "a question scales the channels of a picture's features": "modality",
@@ -21,14 +22,7 @@ LEVELS = {
 
 @exercise("which-level")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(LEVELS):
-        raise Hint("Keep the six designs as they stand and give each one an answer.")
-    unknown = sorted({str(value) for value in answer.values()} - set(LEVELS.values()))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the answers: feature, modality, decision.")
-    wrong = [design for design, level in LEVELS.items() if answer[design] != level]
+    wrong = wrong_lines(answer, LEVELS, WORDS)
     if not wrong:
         return
     look = f"Look again at “{wrong[0]}”. "

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
-TAUGHT, ASKED = "never taught", "never asked"
+TAUGHT, ASKED = WORDS = "never taught", "never asked"
 OBSERVATIONS = {
     "a new linear head on its frozen features is as good as a model of its own": ASKED,
     "a new linear head on its frozen features is at chance": TAUGHT,
@@ -19,14 +19,7 @@ OBSERVATIONS = {
 
 @exercise("never-asked")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(OBSERVATIONS):
-        raise Hint("Keep the five observations as they stand and give each one an answer.")
-    unknown = sorted({str(value) for value in answer.values()} - {TAUGHT, ASKED})
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the answers, which are {TAUGHT!r} and {ASKED!r}.")
-    wrong = [observation for observation, word in OBSERVATIONS.items() if answer[observation] != word]
+    wrong = wrong_lines(answer, OBSERVATIONS, WORDS)
     if not wrong:
         return
     look = f"Look again at “{wrong[0]}”. "

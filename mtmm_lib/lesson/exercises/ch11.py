@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercise
+from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
 
 WORDS = (
     "kernel smoothing",
@@ -28,14 +28,7 @@ METHODS = {
 
 @exercise("match-weights")
 def _(answer: dict[str, str]) -> None:
-    if any(value is Ellipsis or value is None for value in answer.values()):
-        raise NotYet
-    if set(answer) != set(METHODS):
-        raise Hint("Keep the six descriptions as they stand and give each one an answer.")
-    unknown = sorted({str(value) for value in answer.values()} - set(WORDS))
-    if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the answers, which are {', '.join(WORDS)}.")
-    wrong = [text for text, word in METHODS.items() if answer[text] != word]
+    wrong = wrong_lines(answer, METHODS, WORDS)
     if not wrong:
         return
     look = f"Look again at “{wrong[0]}”. "

@@ -20,7 +20,7 @@ answer = {
     "counting the loss of ink ten times": "head",
 }
 """,
-        "is not a stage": """
+        "is not one of the answers": """
 answer = {
     "convolutions instead of an MLP over the pixels": "encoders",
     "adding the features up instead of joining them end to end": "fusion",

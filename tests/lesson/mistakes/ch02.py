@@ -20,7 +20,7 @@ MISTAKES = {
             "multi-modal", "transfer", "continual", "domain adaptation", "meta"
         ),
         "Does the question change": _PLANS.format("multi-task", "transfer", "continual", "transfer", "meta"),
-        "is not one of the ideas": _PLANS.format(
+        "is not one of the answers": _PLANS.format(
             "multi-task", "transfer", "continual", "domain adaptation", "meta-learning"
         ),
     },

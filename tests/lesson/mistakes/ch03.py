@@ -28,7 +28,7 @@ MISTAKES = {
         "the longer it trains": _PARTS.format("train", "train", "valid", "test"),
         "it cannot judge any more": _PARTS.format("train", "valid", "test", "test"),
         "would flatter": _PARTS.format("train", "valid", "valid", "valid"),
-        "is no part of the data": _PARTS.format("all", "valid", "valid", "test"),
+        "is not one of the answers": _PARTS.format("all", "valid", "valid", "test"),
     },
     "split-by-group": {
         "hold out whole groups": """
