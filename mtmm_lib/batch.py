@@ -1,4 +1,5 @@
-r"""What flows through a model: a `Batch` of inputs and targets, and the `Features` made from them.
+r"""What flows through a model: a `Batch` of inputs and targets, and the `Features` made
+from them.
 
 Shapes: B samples in a batch, L tokens, D width, M modalities.
 """
@@ -22,12 +23,15 @@ class Batch:
 
     Args:
         inputs: modality → tensor `[B, ...]`.
-        targets: task → tensor `[B, ...]`. A missing target is NaN (real-valued) or −1 (class).
-        present: modality → bool `[B]`, false where the modality is absent. A key left out: all present.
+        targets: task → tensor `[B, ...]`. A missing target is NaN (real-valued) or −1
+            (class).
+        present: modality → bool `[B]`, false where the modality is absent. A key left
+            out: all present.
         lengths: modality → int `[B]`, the number of valid tokens of a padded sequence.
 
     Raises:
-        ValueError: when tensors disagree about B, or `present` or `lengths` names an unknown modality.
+        ValueError: when tensors disagree about B, or `present` or `lengths` names an
+            unknown modality.
     """
 
     inputs: dict[str, Tensor]
@@ -44,13 +48,18 @@ class Batch:
             for key, value in tensors.items()
         }
         if len(set(sizes.values())) > 1:
-            raise ValueError(f"all tensors of a Batch need the same first size, got {sizes}")
+            raise ValueError(
+                f"all tensors of a Batch need the same first size, got {sizes}"
+            )
         if not sizes:
             raise ValueError("a Batch needs at least one tensor, got none")
         for name in ("present", "lengths"):
             unknown = set(getattr(self, name)) - set(self.inputs)
             if unknown:
-                raise ValueError(f"{name} names {sorted(unknown)}, but the inputs are {sorted(self.inputs)}")
+                raise ValueError(
+                    f"{name} names {sorted(unknown)}, but the inputs are "
+                    f"{sorted(self.inputs)}"
+                )
         for key, mask in self.present.items():
             if mask.dtype != torch.bool or mask.dim() != 1:
                 raise ValueError(
@@ -67,10 +76,13 @@ class Batch:
         }
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        # Built without __init__: slicing and moving keep every invariant, and this runs at every step.
+        # Built without __init__: slicing and moving keep every invariant, and this runs
+        # at every step.
         new = object.__new__(Batch)
         for group, tensors in self._groups().items():
-            object.__setattr__(new, group, {key: function(value) for key, value in tensors.items()})
+            object.__setattr__(
+                new, group, {key: function(value) for key, value in tensors.items()}
+            )
         return new
 
     def __len__(self) -> int:
@@ -80,7 +92,8 @@ class Batch:
         """The samples that a slice, an index tensor or a bool mask selects."""
         if isinstance(index, int):
             raise TypeError(
-                "index a Batch by a slice or a tensor, as in batch[3:4]: a sample is a batch of one"
+                "index a Batch by a slice or a tensor, as in batch[3:4]: a sample is "
+                "a batch of one"
             )
         return self._map(lambda tensor: tensor[index])
 
@@ -89,12 +102,18 @@ class Batch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def without(self, *modalities: str) -> Batch:
-        """The same batch with the given modalities marked absent for every sample; their keys stay."""
+        """The same batch with the given modalities marked absent for every sample;
+        their keys stay."""
         unknown = set(modalities) - set(self.inputs)
         if unknown:
-            raise ValueError(f"unknown modalities {sorted(unknown)}; the inputs are {sorted(self.inputs)}")
+            raise ValueError(
+                f"unknown modalities {sorted(unknown)}; the inputs are "
+                f"{sorted(self.inputs)}"
+            )
         absent = {
-            name: torch.zeros(len(self), dtype=torch.bool, device=self.inputs[name].device)
+            name: torch.zeros(
+                len(self), dtype=torch.bool, device=self.inputs[name].device
+            )
             for name in modalities
         }
         return replace(self, present={**self.present, **absent})
@@ -108,7 +127,8 @@ class Batch:
 
     @staticmethod
     def cat(batches: Iterable[Batch]) -> Batch:
-        """The samples of several batches, one after another; they need the same modalities and tasks."""
+        """The samples of several batches, one after another; they need the same
+        modalities and tasks."""
         batches = list(batches)
         if not batches:
             raise ValueError("Batch.cat needs at least one batch, got none")
@@ -122,25 +142,38 @@ class Batch:
                     )
         partly = {key for batch in batches for key in batch.present}
         return Batch(
-            inputs={key: torch.cat([b.inputs[key] for b in batches]) for key in first.inputs},
-            targets={key: torch.cat([b.targets[key] for b in batches]) for key in first.targets},
-            present={key: torch.cat([b.mask(key) for b in batches]) for key in sorted(partly)},
-            lengths={key: torch.cat([b.lengths[key] for b in batches]) for key in first.lengths},
+            inputs={
+                key: torch.cat([b.inputs[key] for b in batches]) for key in first.inputs
+            },
+            targets={
+                key: torch.cat([b.targets[key] for b in batches])
+                for key in first.targets
+            },
+            present={
+                key: torch.cat([b.mask(key) for b in batches]) for key in sorted(partly)
+            },
+            lengths={
+                key: torch.cat([b.lengths[key] for b in batches])
+                for key in first.lengths
+            },
         )
 
 
 def row_mask(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask over the first axes of `like`, with axes of size one appended until it broadcasts."""
+    """A mask over the first axes of `like`, with axes of size one appended until it
+    broadcasts."""
     return mask.reshape(mask.shape + (1,) * (like.dim() - mask.dim()))
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    r"""What an encoder or a fusion returns: a sequence of tokens. A vector is a sequence of length one.
+    r"""What an encoder or a fusion returns: a sequence of tokens. A vector is a
+    sequence of length one.
 
     Args:
         tokens: `[B, L, D]`.
-        valid: bool `[B, L]`, false where a token is padding; `None`: every token counts.
+        valid: bool `[B, L]`, false where a token is padding; `None`: every token
+            counts.
     """
 
     tokens: Tensor
@@ -153,12 +186,14 @@ class Features:
 
     @property
     def pooled(self) -> Tensor:
-        r"""`[B, D]`: the mean over the valid tokens (zero for a sample that has none)."""
+        r"""`[B, D]`: the mean over the valid tokens (zero for a sample that has
+        none)."""
         return pool(self.tokens, self.valid)
 
 
 def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean over the valid tokens: `[B, L, D]` and bool `[B, L]` → `[B, D]`; zero where none is valid."""
+    """Mean over the valid tokens: `[B, L, D]` and bool `[B, L]` → `[B, D]`; zero where
+    none is valid."""
     if valid is None:
         return tokens[:, 0] if tokens.shape[1] == 1 else tokens.mean(1)
     kept = torch.where(row_mask(valid, tokens), tokens, 0)

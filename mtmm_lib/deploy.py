@@ -1,4 +1,5 @@
-"""Deployment: a trained model as one file, which answers without the code that made it."""
+"""Deployment: a trained model as one file, which answers without the code that made
+it."""
 
 from __future__ import annotations
 
@@ -20,17 +21,21 @@ Named = dict[str, Tensor]
 
 
 class Predictor:
-    """An exported model, as `load` returns it: `predictor(batch)` → task → prediction, on the CPU.
+    """An exported model, as `load` returns it: `predictor(batch)` → task → prediction,
+    on the CPU.
 
     Args:
-        inputs: names of what the file reads: a modality `m`, `m_present` (bool `[B]`: whether each sample has
-            it), `m_length` (int64 `[B]`: its valid tokens).
+        inputs: names of what the file reads: a modality `m`, `m_present` (bool `[B]`:
+            whether each sample has it), `m_length` (int64 `[B]`: its valid tokens).
         outputs: the tasks.
         run: the named inputs → the outputs, in their order.
     """
 
     def __init__(
-        self, inputs: Sequence[str], outputs: Sequence[str], run: Callable[[Named], Sequence[Tensor]]
+        self,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        run: Callable[[Named], Sequence[Tensor]],
     ) -> None:
         self.inputs, self.outputs, self._run = tuple(inputs), tuple(outputs), run
 
@@ -48,24 +53,29 @@ class Predictor:
                 given.setdefault(name, batch.mask(modality))
             elif modality in self.inputs and not batch.mask(modality).all():
                 raise ValueError(
-                    f"{modality!r} is absent in the batch, and the file does not read {name!r}: export the "
+                    f"{modality!r} is absent in the batch, and the file does not "
+                    f"read {name!r}: export the "
                     f"model with an example that has present[{modality!r}]"
                 )
         if lacking := [name for name in self.inputs if name not in given]:
-            raise KeyError(f"the file reads {list(self.inputs)}, and the batch has no {lacking}")
+            raise KeyError(
+                f"the file reads {list(self.inputs)}, and the batch has no {lacking}"
+            )
         outputs = self._run({name: given[name].detach().cpu() for name in self.inputs})
         return dict(zip(self.outputs, outputs, strict=True))
 
 
 def export(model: nn.Module, example: Batch, path: str | os.PathLike[str]) -> Path:
-    """Writes what a model computes, from a batch to the predictions, into a file that `load` reads.
+    """Writes what a model computes, from a batch to the predictions, into a file that
+    `load` reads.
 
-    The suffix says of which kind: `.onnx` runs in ONNX Runtime and other engines, from many languages and
-    without PyTorch; `.pt2` is PyTorch's own (`torch.export`). In the file, the model is in evaluation mode
-    and on the CPU, and the size of a batch is free. What the file reads follows from the example, as far as
-    the model uses it: its inputs, and where the example has them, `present` and `lengths`. Before it returns,
-    the file is read back and its predictions are compared with the model's, for the example and for its first
-    sample alone.
+    The suffix says of which kind: `.onnx` runs in ONNX Runtime and other engines, from
+    many languages and without PyTorch; `.pt2` is PyTorch's own (`torch.export`). In the
+    file, the model is in evaluation mode and on the CPU, and the size of a batch is
+    free. What the file reads follows from the example, as far as
+    the model uses it: its inputs, and where the example has them, `present` and
+    `lengths`. Before it returns, the file is read back and its predictions are compared
+    with the model's, for the example and for its first sample alone.
 
     Args:
         model: a `Model` or `DecisionFusion`, which stays as it is.
@@ -81,9 +91,14 @@ def export(model: nn.Module, example: Batch, path: str | os.PathLike[str]) -> Pa
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"export writes files that end in .onnx or .pt2, got {path.name!r}")
+        raise ValueError(
+            f"export writes files that end in .onnx or .pt2, got {path.name!r}"
+        )
     if len(example) < 2:
-        raise ValueError("export needs an example of two samples or more: of one, any size might be constant")
+        raise ValueError(
+            "export needs an example of two samples or more: of one, any size might "
+            "be constant"
+        )
     flat = _Flat(copy.deepcopy(model).cpu().eval())
     example = Batch(example.inputs, {}, example.present, example.lengths).to("cpu")
     with torch.no_grad(), _quiet():
@@ -92,7 +107,9 @@ def export(model: nn.Module, example: Batch, path: str | os.PathLike[str]) -> Pa
         program = _trace(flat, named)
         used = [
             name
-            for name, node in zip(named, program.graph_signature.user_inputs, strict=True)
+            for name, node in zip(
+                named, program.graph_signature.user_inputs, strict=True
+            )
             if any(n.name == node and n.users for n in program.graph.nodes)
         ]
         if used != list(named):
@@ -104,7 +121,11 @@ def export(model: nn.Module, example: Batch, path: str | os.PathLike[str]) -> Pa
             torch.export.save(program, path, extra_files={"names.json": names})
         else:
             written = torch.onnx.export(
-                program, dynamo=True, input_names=used, output_names=tasks, verbose=False
+                program,
+                dynamo=True,
+                input_names=used,
+                output_names=tasks,
+                verbose=False,
             )
             written.save(path)
         predictor = load(path)
@@ -114,7 +135,8 @@ def export(model: nn.Module, example: Batch, path: str | os.PathLike[str]) -> Pa
                 if not torch.allclose(got[task], expected[task], rtol=1e-4, atol=1e-5):
                     gap = (got[task] - expected[task]).abs().max().item()
                     raise RuntimeError(
-                        f"{path} answers otherwise than the model: task {task!r} differs by up to {gap:.2g} "
+                        f"{path} answers otherwise than the model: task {task!r} "
+                        f"differs by up to {gap:.2g} "
                         f"on {len(batch)} samples"
                     )
     return path
@@ -133,10 +155,15 @@ def load(path: str | os.PathLike[str]) -> Predictor:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
         def run(named: Named) -> list[Tensor]:
-            outputs = session.run(None, {name: value.numpy() for name, value in named.items()})
+            outputs = session.run(
+                None, {name: value.numpy() for name, value in named.items()}
+            )
             return [torch.from_numpy(output) for output in outputs]
 
-        inputs, outputs = ([x.name for x in side] for side in (session.get_inputs(), session.get_outputs()))
+        inputs, outputs = (
+            [x.name for x in side]
+            for side in (session.get_inputs(), session.get_outputs())
+        )
         return Predictor(inputs, outputs, run)
     if path.suffix == ".pt2":
         files = {"names.json": ""}
@@ -148,17 +175,32 @@ def load(path: str | os.PathLike[str]) -> Predictor:
 
 
 class _Flat(nn.Module):
-    """A model with tensors by name on one side and a tuple of tensors, one for each task, on the other."""
+    """A model with tensors by name on one side and a tuple of tensors, one for each
+    task, on the other."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, named: Named) -> tuple[Tensor, ...]:
-        inputs = {name: x for name, x in named.items() if not name.endswith(("_present", "_length"))}
-        present = {name: named[f"{name}_present"] for name in inputs if f"{name}_present" in named}
-        lengths = {name: named[f"{name}_length"] for name in inputs if f"{name}_length" in named}
-        predictions = self.model(Batch(inputs, present=present, lengths=lengths)).predictions
+        inputs = {
+            name: x
+            for name, x in named.items()
+            if not name.endswith(("_present", "_length"))
+        }
+        present = {
+            name: named[f"{name}_present"]
+            for name in inputs
+            if f"{name}_present" in named
+        }
+        lengths = {
+            name: named[f"{name}_length"]
+            for name in inputs
+            if f"{name}_length" in named
+        }
+        predictions = self.model(
+            Batch(inputs, present=present, lengths=lengths)
+        ).predictions
         return tuple(predictions[task] for task in self.model.tasks)
 
 
@@ -172,12 +214,15 @@ def _named(batch: Batch) -> Named:
 
 def _trace(flat: _Flat, named: Named) -> torch.export.ExportedProgram:
     size = torch.export.Dim("batch", min=1)
-    return torch.export.export(flat, (named,), dynamic_shapes=({name: {0: size} for name in named},))
+    return torch.export.export(
+        flat, (named,), dynamic_shapes=({name: {0: size} for name in named},)
+    )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """A context without the exporters' remarks about themselves; errors still come through."""
+    """A context without the exporters' remarks about themselves; errors still come
+    through."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

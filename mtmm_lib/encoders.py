@@ -1,8 +1,8 @@
 r"""Encoders: one modality's input → `Features`.
 
-Every encoder is called as `encoder(x, lengths=None)` and has an attribute `dim`, the width of its
-tokens. Shapes: B batch, L tokens, D = `dim`. None of them normalises over the batch, so that a
-sample's features never depend on its neighbours.
+Every encoder is called as `encoder(x, lengths=None)` and has an attribute `dim`, the
+width of its tokens. Shapes: B batch, L tokens, D = `dim`. None of them normalises over
+the batch, so that a sample's features never depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from mtmm_lib.batch import Features, row_mask, valid_tokens
 
 def _expect(encoder: nn.Module, fits: bool, expected: str, x: Tensor) -> None:
     if not fits:
-        raise ValueError(f"{type(encoder).__name__} expected input of shape {expected}, got {list(x.shape)}")
+        raise ValueError(
+            f"{type(encoder).__name__} expected input of shape {expected}, got "
+            f"{list(x.shape)}"
+        )
 
 
 class MLPEncoder(nn.Module):
-    r"""A multilayer perceptron over the flattened input: $z = W_2\,\mathrm{relu}(W_1 x + b_1) + b_2$.
+    r"""A multilayer perceptron over the flattened input: $z = W_2\,\mathrm{relu}(W_1 x
+    + b_1) + b_2$.
 
     Args:
         in_dim: numbers per sample.
@@ -34,7 +38,12 @@ class MLPEncoder(nn.Module):
     """
 
     def __init__(
-        self, in_dim: int, dim: int, *, hidden: Sequence[int] = (128,), dropout: float = 0.0
+        self,
+        in_dim: int,
+        dim: int,
+        *,
+        hidden: Sequence[int] = (128,),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.in_dim, self.dim = in_dim, dim
@@ -48,13 +57,18 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
         flat = x.flatten(1)
-        _expect(self, flat.shape[1] == self.in_dim, f"[B, ...] with {self.in_dim} numbers per sample", x)
+        _expect(
+            self,
+            flat.shape[1] == self.in_dim,
+            f"[B, ...] with {self.in_dim} numbers per sample",
+            x,
+        )
         return Features.vector(self.layers(flat))
 
 
 class IdentityEncoder(nn.Module):
-    r"""Changes nothing: the token is the flattened input, $z = x$. What follows reads the input as it is, so
-    that nothing is shared before the sharing stage.
+    r"""Changes nothing: the token is the flattened input, $z = x$. What follows reads
+    the input as it is, so that nothing is shared before the sharing stage.
 
     Args:
         dim: numbers per sample, which is also the width D of the feature.
@@ -68,53 +82,81 @@ class IdentityEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
         flat = x.flatten(1)
-        _expect(self, flat.shape[1] == self.dim, f"[B, ...] with {self.dim} numbers per sample", x)
+        _expect(
+            self,
+            flat.shape[1] == self.dim,
+            f"[B, ...] with {self.dim} numbers per sample",
+            x,
+        )
         return Features.vector(flat)
 
 
 class ConvEncoder(nn.Module):
-    r"""A small convolutional network: 3×3 convolutions, each but the first halving the resolution.
+    r"""A small convolutional network: 3×3 convolutions, each but the first halving the
+    resolution.
 
     Args:
         in_channels: channels C of the image.
         dim: width D of the tokens.
         channels: channels of the layers before the last one.
 
-    Shapes: `[B, C, H, W]` → tokens `[B, H'·W', D]`, one for each position of the last feature map.
+    Shapes: `[B, C, H, W]` → tokens `[B, H'·W', D]`, one for each position of the last
+        feature map.
     """
 
-    def __init__(self, in_channels: int, dim: int, *, channels: Sequence[int] = (16,)) -> None:
+    def __init__(
+        self, in_channels: int, dim: int, *, channels: Sequence[int] = (16,)
+    ) -> None:
         super().__init__()
         self.in_channels, self.dim = in_channels, dim
         widths = [in_channels, *channels, dim]
         layers: list[nn.Module] = []
         for i, (a, b) in enumerate(zip(widths, widths[1:])):  # noqa: B905
-            layers += [nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1), nn.ReLU()]
+            layers += [
+                nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1),
+                nn.ReLU(),
+            ]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
-        _expect(self, x.dim() == 4 and x.shape[1] == self.in_channels, f"[B, {self.in_channels}, H, W]", x)
+        _expect(
+            self,
+            x.dim() == 4 and x.shape[1] == self.in_channels,
+            f"[B, {self.in_channels}, H, W]",
+            x,
+        )
         return Features(self.layers(x).flatten(2).transpose(1, 2))
 
 
 def _transformer(dim: int, layers: int, heads: int) -> nn.TransformerEncoder:
     if dim % heads:
-        raise ValueError(f"dim must be a multiple of heads, got dim={dim} and heads={heads}")
+        raise ValueError(
+            f"dim must be a multiple of heads, got dim={dim} and heads={heads}"
+        )
     layer = nn.TransformerEncoderLayer(
-        dim, heads, 2 * dim, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        dim,
+        heads,
+        2 * dim,
+        dropout=0.0,
+        activation="gelu",
+        batch_first=True,
+        norm_first=True,
     )
-    return nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False)
+    return nn.TransformerEncoder(
+        layer, layers, norm=nn.LayerNorm(dim), enable_nested_tensor=False
+    )
 
 
 class PatchEncoder(nn.Module):
-    r"""Cuts an image into patches and lets them attend to each other, as a vision transformer does
-    (Dosovitskiy et al., 2021), with learned positions.
+    r"""Cuts an image into patches and lets them attend to each other, as a vision
+    transformer does (Dosovitskiy et al., 2021), with learned positions.
 
     Args:
         image_shape: `(C, H, W)`.
         patch: side of a square patch, or `(height, width)`; has to divide the image.
         dim: width D of the tokens.
-        layers, heads: size of the transformer; no layers: the projected patches with their positions.
+        layers, heads: size of the transformer; no layers: the projected patches with
+            their positions.
 
     Shapes: `[B, C, H, W]` → tokens `[B, L, D]`, L the number of patches, row by row.
     """
@@ -132,40 +174,64 @@ class PatchEncoder(nn.Module):
         _, height, width = self.image_shape = tuple(image_shape)
         ph, pw = (patch, patch) if isinstance(patch, int) else patch
         if height % ph or width % pw:
-            raise ValueError(f"patches of {ph}×{pw} do not tile an image of {height}×{width}")
+            raise ValueError(
+                f"patches of {ph}×{pw} do not tile an image of {height}×{width}"
+            )
         self.dim = dim
         self.project = nn.Conv2d(image_shape[0], dim, (ph, pw), stride=(ph, pw))
-        self.position = nn.Parameter(0.02 * torch.randn((height // ph) * (width // pw), dim))
+        self.position = nn.Parameter(
+            0.02 * torch.randn((height // ph) * (width // pw), dim)
+        )
         self.transformer = _transformer(dim, layers, heads) if layers else nn.Identity()
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
-        _expect(self, x.shape[1:] == self.image_shape, f"[B, {', '.join(map(str, self.image_shape))}]", x)
-        return Features(self.transformer(self.project(x).flatten(2).transpose(1, 2) + self.position))
+        _expect(
+            self,
+            x.shape[1:] == self.image_shape,
+            f"[B, {', '.join(map(str, self.image_shape))}]",
+            x,
+        )
+        return Features(
+            self.transformer(self.project(x).flatten(2).transpose(1, 2) + self.position)
+        )
 
 
-def sinusoids(length: int, dim: int, device: torch.device | str | None = None) -> Tensor:
-    r"""Positions as sines and cosines of geometric frequencies, `[length, dim]` (Vaswani et al., 2017)."""
+def sinusoids(
+    length: int, dim: int, device: torch.device | str | None = None
+) -> Tensor:
+    r"""Positions as sines and cosines of geometric frequencies, `[length, dim]`
+    (Vaswani et al., 2017)."""
     position = torch.arange(length, device=device).unsqueeze(1)
-    rate = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim))
+    rate = torch.exp(
+        torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim)
+    )
     angles = position * rate
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :dim]
 
 
 class SequenceEncoder(nn.Module):
-    r"""A small transformer over a sequence, with sinusoidal positions (Vaswani et al., 2017).
+    r"""A small transformer over a sequence, with sinusoidal positions (Vaswani et al.,
+    2017).
 
     Args:
         in_dim: numbers per step, or width of the embedding where `vocabulary` is given.
         dim: width D of the tokens.
         vocabulary: number of token ids; the input is then integer ids.
-        layers, heads: size of the transformer; no layers: the projected steps with their positions.
+        layers, heads: size of the transformer; no layers: the projected steps with
+            their positions.
 
-    Shapes: `[B, L, in_dim]`, or ids `[B, L]` → tokens `[B, L, D]`, `valid` `[B, L]` where `lengths`
-    `[B]` is given. What stands in the padding never reaches the result.
+    Shapes: `[B, L, in_dim]`, or ids `[B, L]` → tokens `[B, L, D]`, `valid` `[B, L]`
+    where `lengths` `[B]` is given. What stands in the padding never reaches the result.
     """
 
     def __init__(
-        self, in_dim: int, dim: int, vocabulary: int | None = None, *, layers: int = 1, heads: int = 4
+        self,
+        in_dim: int,
+        dim: int,
+        vocabulary: int | None = None,
+        *,
+        layers: int = 1,
+        heads: int = 4,
     ) -> None:
         super().__init__()
         self.in_dim, self.dim, self.vocabulary = in_dim, dim, vocabulary
@@ -175,16 +241,28 @@ class SequenceEncoder(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
         valid = None if lengths is None else valid_tokens(lengths, x.shape[1])
-        if valid is not None:  # before anything is computed: a NaN in the padding would reach gradients
+        # before anything is computed: a NaN in the padding would reach gradients
+        if valid is not None:
             x = torch.where(row_mask(valid, x), x, 0)
         if self.embed is None:
-            _expect(self, x.dim() == 3 and x.shape[2] == self.in_dim, f"[B, L, {self.in_dim}]", x)
+            _expect(
+                self,
+                x.dim() == 3 and x.shape[2] == self.in_dim,
+                f"[B, L, {self.in_dim}]",
+                x,
+            )
         else:
-            _expect(self, x.dim() == 2 and not x.is_floating_point(), "[B, L] of integer ids", x)
+            _expect(
+                self,
+                x.dim() == 2 and not x.is_floating_point(),
+                "[B, L] of integer ids",
+                x,
+            )
             x = self.embed(x)
         tokens = self.project(x) + sinusoids(x.shape[1], self.dim, x.device)
         if self.transformer is not None:
-            # A sample without any valid token would have nothing to attend to and give NaN.
+            # A sample without any valid token would have nothing to attend to and give
+            # NaN.
             hidden = None if valid is None else ~(valid | ~valid.any(1, keepdim=True))
             tokens = self.transformer(tokens, src_key_padding_mask=hidden)
         return Features(tokens, valid)

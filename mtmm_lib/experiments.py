@@ -30,18 +30,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Value = TypeVar("Value")
-#: Group of a `Batch` ("inputs", …) → key → tensor `[R, N, ...]`: R batches side by side.
+#: Group of a `Batch` ("inputs", …) → key → tensor `[R, N, ...]`: R batches side by
+#: side.
 Stacked = dict[str, dict[str, Tensor]]
 
 
 def repeat(
-    function: Callable[[int], Mapping[str, float]], seeds: Iterable[int], n_jobs: int | None = None
+    function: Callable[[int], Mapping[str, float]],
+    seeds: Iterable[int],
+    n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Calls `function(seed)` for every seed and puts the results side by side.
 
     Args:
-        function: seed → dict of results, name → number; it should draw everything, the split of the data
-            included, from the seed.
+        function: seed → dict of results, name → number; it should draw everything, the
+            split of the data included, from the seed.
         seeds: the seeds, each once.
         n_jobs: worker processes; by default the environment variable `MTMM_JOBS`, or 1.
 
@@ -49,7 +52,8 @@ def repeat(
         one row per seed (the index), one column per result.
 
     Raises:
-        ValueError: for no seed or one that comes twice (equal seeds are no independent repetitions).
+        ValueError: for no seed or one that comes twice (equal seeds are no independent
+            repetitions).
         TypeError: when a result is no number.
     """
     import pandas as pd
@@ -67,15 +71,18 @@ def repeat(
     for seed, row in zip(seeds, rows, strict=True):
         for name, value in row.items():
             if not isinstance(value, Real):
-                raise TypeError(f"result {name!r} of seed {seed} is {value!r}, expected a number")
+                raise TypeError(
+                    f"result {name!r} of seed {seed} is {value!r}, expected a number"
+                )
     return pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
 
 
 def paired_gain(frame: pd.DataFrame, a: str, b: str, unit: str = "") -> Gain:
     r"""The mean of the differences a − b, seed by seed, with its standard error.
 
-    Pairing removes what both share, such as an easy split: with $d_i = a_i - b_i$, the gain is $\bar d$
-    and its standard error $s_d / \sqrt n$, where $s_d$ is the sample standard deviation of the $d_i$.
+    Pairing removes what both share, such as an easy split: with $d_i = a_i - b_i$, the
+    gain is $\bar d$ and its standard error $s_d / \sqrt n$, where $s_d$ is the sample
+    standard deviation of the $d_i$.
 
     Args:
         frame: one row per seed, as `repeat` returns it.
@@ -88,16 +95,22 @@ def paired_gain(frame: pd.DataFrame, a: str, b: str, unit: str = "") -> Gain:
     """
     for column in (a, b):
         if column not in frame:
-            raise KeyError(f"no column {column!r}; the results are {list(frame.columns)}")
+            raise KeyError(
+                f"no column {column!r}; the results are {list(frame.columns)}"
+            )
     difference = frame[a] - frame[b]
     if difference.isna().any():
         seeds = list(difference.index[difference.isna()])
-        raise ValueError(f"{a!r} or {b!r} is NaN for seeds {seeds}, so that nothing can be compared there")
+        raise ValueError(
+            f"{a!r} or {b!r} is NaN for seeds {seeds}, so that nothing can be "
+            "compared there"
+        )
     return Gain.of(difference, unit)
 
 
 def scale(lesson: Value, full: Value) -> Value:
-    """The budget that fits: `lesson` by default, `full` where `MTMM_SCALE=full` says there is a GPU.
+    """The budget that fits: `lesson` by default, `full` where `MTMM_SCALE=full` says
+    there is a GPU.
 
     Raises:
         ValueError: when `MTMM_SCALE` is neither.
@@ -120,31 +133,34 @@ def fit_many(
     lr: float = 1e-3,
     weight_decay: float = 0.0,
 ) -> list[Model]:
-    r"""Trains one small model per seed, all at once as one batched network (`torch.func.vmap`).
+    r"""Trains one small model per seed, all at once as one batched network
+    (`torch.func.vmap`).
 
     Each model becomes, to rounding, what `fit` would make of it:
 
-        torch.manual_seed(seed)
-        model = build()
-        fit(model, train[i], valid=valid[i], balancer=StaticWeights(weights), seed=seed, ...)
+        torch.manual_seed(seed) model = build() fit(model, train[i], valid=valid[i],
+        balancer=StaticWeights(weights), seed=seed, ...)
 
-    Missing labels and modalities are treated alike; dropout alone draws other numbers. What it saves is the
-    overhead of many small operations; large models gain nothing.
+    Missing labels and modalities are treated alike; dropout alone draws other numbers.
+    What it saves is the overhead of many small operations; large models gain nothing.
 
     Args:
-        build: makes a fresh model; called once per seed, with torch's random numbers seeded by it.
+        build: makes a fresh model; called once per seed, with torch's random numbers
+            seeded by it.
         train: one `Batch` per seed, all of the same shapes.
         seeds: one per model.
-        valid: one `Batch` per seed, all of the same shapes; each model keeps its own best epoch.
+        valid: one `Batch` per seed, all of the same shapes; each model keeps its own
+            best epoch.
         weights: task → weight of its loss, as in `StaticWeights`.
-        epochs, batch_size, lr, weight_decay: as in `fit`, with its default optimizer, on the CPU.
+        epochs, batch_size, lr, weight_decay: as in `fit`, with its default optimizer,
+            on the CPU.
 
     Returns:
         the trained models, in the order of the seeds.
 
     Raises:
-        ValueError: when the numbers of seeds and batches, the shapes, or the models' parameters differ, or a
-            validation set has no label of any supervised task.
+        ValueError: when the numbers of seeds and batches, the shapes, or the models'
+            parameters differ, or a validation set has no label of any supervised task.
         TrainingError: when a loss is not finite (named: the task, the seed, the epoch).
     """
     seeds = list(seeds)
@@ -154,22 +170,33 @@ def fit_many(
             f"got seeds {seeds}, epochs {epochs} and batch_size {batch_size}"
         )
     for name, batches in (("train", train), ("valid", valid)):
-        if batches is not None and (isinstance(batches, Batch) or len(batches) != len(seeds)):
-            raise ValueError(f"{name} needs a sequence of {len(seeds)} Batches, one per seed")
+        if batches is not None and (
+            isinstance(batches, Batch) or len(batches) != len(seeds)
+        ):
+            raise ValueError(
+                f"{name} needs a sequence of {len(seeds)} Batches, one per seed"
+            )
     with torch.random.fork_rng([]):
         models = []
         for seed in seeds:
             torch.default_generator.manual_seed(seed)
             models.append(build())
         torch.default_generator.manual_seed(derive_seed(*seeds))
-        replicas = _Replicas(models, train, StaticWeights(weights).of(models[0].tasks), lr, weight_decay)
+        replicas = _Replicas(
+            models, train, StaticWeights(weights).of(models[0].tasks), lr, weight_decay
+        )
         size = len(train[0])
         steps = -(-size // batch_size)
-        choose = valid is not None and any(task.supervised for task in replicas.tasks.values())
+        choose = valid is not None and any(
+            task.supervised for task in replicas.tasks.values()
+        )
         if choose:
             for model, batch in zip(models, valid, strict=True):
                 check_selection(model, batch)
-            held_out, lowest = _stack(valid, "valid"), torch.full([len(seeds)], torch.inf)
+            held_out, lowest = (
+                _stack(valid, "valid"),
+                torch.full([len(seeds)], torch.inf),
+            )
         with modes_kept(models[0]):
             for epoch in range(epochs):
                 order = torch.stack([permutation(size, seed, epoch) for seed in seeds])
@@ -184,7 +211,8 @@ def fit_many(
                     lowest = torch.minimum(lowest, mean)
                 for r, t in (~torch.stack(losses).isfinite()).any(0).nonzero().tolist():
                     raise TrainingError(
-                        f"the loss of task {list(replicas.tasks)[t]!r} is not finite for seed {seeds[r]} "
+                        f"the loss of task {list(replicas.tasks)[t]!r} is not finite "
+                        f"for seed {seeds[r]} "
                         f"in epoch {epoch}"
                     )
         replicas.tell(1.0)
@@ -193,12 +221,14 @@ def fit_many(
 
 
 class _Replicas:
-    """R models of one architecture with their parameters stacked: every operation works on all of them.
+    """R models of one architecture with their parameters stacked: every operation works
+    on all of them.
 
-    `fit` leaves a parameter alone in a step in which no task that reaches it has a label. Here one model's
-    batch may have such a label and another's not. So parameters are joined to blocks `[R, n]` that the same
-    tasks reach, and the optimizer sees each model's row of a block as a parameter of its own. What a task
-    with all its labels reaches moves in every step, and stays one parameter.
+    `fit` leaves a parameter alone in a step in which no task that reaches it has a
+    label. Here one model's batch may have such a label and another's not. So parameters
+    are joined to blocks `[R, n]` that the same tasks reach, and the optimizer sees each
+    model's row of a block as a parameter of its own. What a task with all its labels
+    reaches moves in every step, and stays one parameter.
     """
 
     def __init__(
@@ -212,34 +242,54 @@ class _Replicas:
         self.template, self.tasks, self.weights = models[0], models[0].tasks, weights
         self.train = _stack(train, "train")
         states = [_state(model) for model in models]
-        shapes = [{name: value.shape for name, value in state.items()} for state in states]
+        shapes = [
+            {name: value.shape for name, value in state.items()} for state in states
+        ]
         if any(other != shapes[0] for other in shapes):
-            raise ValueError("build() made models with different parameters, but one architecture is needed")
-        for model, batch in zip(models, train, strict=True):  # bad data fails here, with a clear message
+            raise ValueError(
+                "build() made models with different parameters, but one architecture "
+                "is needed"
+            )
+        # bad data fails here, with a clear message
+        for model, batch in zip(models, train, strict=True):
             with torch.no_grad():
                 for chunk in chunks(batch):
                     model.losses(model(chunk), chunk)
-        full = {t for t, task in self.tasks.items() if all(task.labelled(b).all() for b in train)}
+        full = {
+            t
+            for t, task in self.tasks.items()
+            if all(task.labelled(b).all() for b in train)
+        }
         groups: dict[frozenset[str], list[str]] = {}
         for name, tasks in _reach(self.template, train[0]).items():
             groups.setdefault(frozenset() if tasks & full else tasks, []).append(name)
-        self.layout = [{name: shapes[0][name] for name in names} for names in groups.values()]
+        self.layout = [
+            {name: shapes[0][name] for name in names} for names in groups.values()
+        ]
         self.blocks = [
-            torch.stack([torch.cat([state[n].flatten() for n in names]) for state in states]).requires_grad_()
+            torch.stack(
+                [torch.cat([state[n].flatten() for n in names]) for state in states]
+            ).requires_grad_()
             for names in groups.values()
         ]
         moved = {name for names in groups.values() for name in names}
-        self.fixed = {n: torch.stack([s[n] for s in states]) for n in states[0] if n not in moved}
-        #: Blocks that move row by row: the tasks of which one has to have a label, and the rows, which share
-        #: the block's memory.
+        self.fixed = {
+            n: torch.stack([s[n] for s in states]) for n in states[0] if n not in moved
+        }
+        #: Blocks that move row by row: the tasks of which one has to have a label, and
+        #: the rows, which share the block's memory.
         self.rows = [
             (block, tasks, [nn.Parameter(row) for row in block.detach()])
             for tasks, block in zip(groups, self.blocks, strict=True)
             if tasks
         ]
-        leaves = [block for tasks, block in zip(groups, self.blocks, strict=True) if not tasks]
+        leaves = [
+            block for tasks, block in zip(groups, self.blocks, strict=True) if not tasks
+        ]
         leaves += [row for *_, rows in self.rows for row in rows]
-        self.optimizer = torch.optim.AdamW(leaves, lr=lr, weight_decay=weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            leaves, lr=lr, weight_decay=weight_decay, fused=True
+        )
         self.best: list[Tensor] | None = None
 
     def tell(self, progress: float) -> None:
@@ -247,18 +297,27 @@ class _Replicas:
             task.progress = progress
 
     def _losses(self, data: Stacked) -> tuple[Tensor, Tensor, Tensor]:
-        """Objectives `[R]`, the tasks' losses `[R, T]` and numbers of labels `[R, T]`."""
+        """Objectives `[R]`, the tasks' losses `[R, T]` and numbers of labels `[R,
+        T]`."""
 
-        def one(state: dict[str, Tensor], groups: Stacked) -> tuple[Tensor, Tensor, Tensor]:
+        def one(
+            state: dict[str, Tensor], groups: Stacked
+        ) -> tuple[Tensor, Tensor, Tensor]:
             batch = Batch(**groups)
             output = functional_call(self.template, state, (batch,))
             losses, total = [], sum(output.penalties.values())
             for name, task in self.tasks.items():
                 view = task.view(batch)
-                seen = output if view is None else functional_call(self.template, state, (view,))
+                seen = (
+                    output
+                    if view is None
+                    else functional_call(self.template, state, (view,))
+                )
                 losses.append(task.loss(seen, batch))
                 total = total + self.weights[name] * losses[-1]
-            labels = torch.stack([task.labelled(batch).sum() for task in self.tasks.values()])
+            labels = torch.stack(
+                [task.labelled(batch).sum() for task in self.tasks.values()]
+            )
             return total, torch.stack(losses), labels
 
         state = dict(self.fixed)
@@ -266,7 +325,8 @@ class _Replicas:
             parts = block.split([shape.numel() for shape in shapes.values()], 1)
             for (name, shape), part in zip(shapes.items(), parts, strict=True):
                 state[name] = part.reshape(len(block), *shape)
-        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention know nothing of vmap
+        # the fused kernels of attention know nothing of vmap
+        with sdpa_kernel(SDPBackend.MATH):
             return vmap(one, randomness="different")(state, data)
 
     def step(self, chosen: Tensor) -> Tensor:
@@ -274,13 +334,18 @@ class _Replicas:
         self.template.train()
         models, size = len(chosen), next(iter(self.train["inputs"].values())).shape[1]
         index = (chosen + size * torch.arange(models).unsqueeze(1)).flatten()
-        data = _map(self.train, lambda x: x.flatten(0, 1)[index].unflatten(0, (models, -1)))
+        data = _map(
+            self.train, lambda x: x.flatten(0, 1)[index].unflatten(0, (models, -1))
+        )
         for block in self.blocks:
             block.grad = None
         total, losses, labels = self._losses(data)
         total.sum().backward()
         names = list(self.tasks)
-        found = [{name for name, count in zip(names, row, strict=True) if count} for row in labels.tolist()]
+        found = [
+            {name for name, count in zip(names, row, strict=True) if count}
+            for row in labels.tolist()
+        ]
         for block, tasks, rows in self.rows:
             for row, gradient, labelled in zip(rows, block.grad, found, strict=True):
                 row.grad = gradient if tasks & labelled else None
@@ -289,14 +354,19 @@ class _Replicas:
 
     @torch.no_grad()
     def measure(self, data: Stacked) -> tuple[Tensor, Tensor]:
-        """Validation losses `[R, T]`, and their mean over the supervised tasks that have labels, `[R]`."""
+        """Validation losses `[R, T]`, and their mean over the supervised tasks that
+        have labels, `[R]`."""
         self.template.eval()
         total = count = torch.zeros(())
         for start in range(0, next(iter(data["inputs"].values())).shape[1], CHUNK):
-            _, losses, labels = self._losses(_map(data, lambda x: x[:, start : start + CHUNK]))  # noqa: B023
+            _, losses, labels = self._losses(
+                _map(data, lambda x: x[:, start : start + CHUNK])
+            )  # noqa: B023
             total, count = total + losses.double() * labels, count + labels
         mean = total / count.clamp(min=1)
-        counts = torch.tensor([task.supervised for task in self.tasks.values()]) & (count > 0)
+        counts = torch.tensor([task.supervised for task in self.tasks.values()]) & (
+            count > 0
+        )
         return mean.float(), (mean * counts).sum(1) / counts.sum(1)
 
     def keep(self, better: Tensor) -> None:
@@ -308,32 +378,49 @@ class _Replicas:
         ]
 
     def unstack(self, models: Sequence[Model]) -> None:
-        """Gives each model its best weights, or its last ones where there was no choice."""
+        """Gives each model its best weights, or its last ones where there was no
+        choice."""
         for r, model in enumerate(models):
             state = _state(model)
-            for block, shapes in zip(self.best or self.blocks, self.layout, strict=True):
-                parts = block.detach()[r].split([shape.numel() for shape in shapes.values()])
+            for block, shapes in zip(
+                self.best or self.blocks, self.layout, strict=True
+            ):
+                parts = block.detach()[r].split(
+                    [shape.numel() for shape in shapes.values()]
+                )
                 for (name, shape), part in zip(shapes.items(), parts, strict=True):
                     state[name].copy_(part.view(shape))
 
 
 def _state(model: Model) -> dict[str, Tensor]:
-    """Name → parameter or buffer, in the model's own memory; what is shared comes once."""
-    return {name: value.detach() for name, value in (*model.named_parameters(), *model.named_buffers())}
+    """Name → parameter or buffer, in the model's own memory; what is shared comes
+    once."""
+    return {
+        name: value.detach()
+        for name, value in (*model.named_parameters(), *model.named_buffers())
+    }
 
 
 def _reach(model: Model, batch: Batch) -> dict[str, frozenset[str]]:
-    """Parameter → the tasks whose losses depend on it, for parameters that are trained at all."""
+    """Parameter → the tasks whose losses depend on it, for parameters that are trained
+    at all."""
     batch = batch[:2]
     output = model(batch)
     terms = [(frozenset(model.tasks), penalty) for penalty in output.penalties.values()]
     for name, task in model.tasks.items():
         view = task.view(batch)
-        terms.append((frozenset([name]), task.loss(output if view is None else model(view), batch)))
+        terms.append(
+            (
+                frozenset([name]),
+                task.loss(output if view is None else model(view), batch),
+            )
+        )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     reach = dict.fromkeys(parameters, frozenset())
     for tasks, term in terms:
-        gradients = torch.autograd.grad(term, list(parameters.values()), retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(
+            term, list(parameters.values()), retain_graph=True, allow_unused=True
+        )
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 reach[name] |= tasks
@@ -355,12 +442,23 @@ def _stack(batches: Sequence[Batch], name: str) -> Stacked:
     shapes = [_map(groups, lambda x: tuple(x.shape)) for groups in each]
     for other in shapes[1:]:
         if other != shapes[0]:
-            raise ValueError(f"the Batches of {name} need the same shapes, got {shapes[0]} and {other}")
+            raise ValueError(
+                f"the Batches of {name} need the same shapes, got {shapes[0]} and "
+                f"{other}"
+            )
     return {
-        group: {key: torch.stack([groups[group][key] for groups in each]) for key in each[0][group]}
+        group: {
+            key: torch.stack([groups[group][key] for groups in each])
+            for key in each[0][group]
+        }
         for group in each[0]
     }
 
 
-def _map(groups: Stacked, function: Callable[[Tensor], Value]) -> dict[str, dict[str, Value]]:
-    return {group: {k: function(v) for k, v in tensors.items()} for group, tensors in groups.items()}
+def _map(
+    groups: Stacked, function: Callable[[Tensor], Value]
+) -> dict[str, dict[str, Value]]:
+    return {
+        group: {k: function(v) for k, v in tensors.items()}
+        for group, tensors in groups.items()
+    }

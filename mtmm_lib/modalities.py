@@ -1,6 +1,8 @@
-r"""What every fusion stands on: the modalities' names and widths, who is present, and where padding is.
+r"""What every fusion stands on: the modalities' names and widths, who is present, and
+where padding is.
 
-Shapes: B batch, L tokens, M modalities (in alphabetical order wherever they are stacked), D = `dim`.
+Shapes: B batch, L tokens, M modalities (in alphabetical order wherever they are
+stacked), D = `dim`.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ class Fusion(nn.Module):
     """Base of all fusions: checks names, widths and presence.
 
     Raises:
-        ValueError: when a modality is missing from `features` or unknown or has another width, or a sample
-            has no modality.
+        ValueError: when a modality is missing from `features` or unknown or has another
+            width, or a sample has no modality.
     """
 
-    #: The result has a token for each token of a modality, as dense tasks need; otherwise they are pooled.
+    #: The result has a token for each token of a modality, as dense tasks need;
+    #: otherwise they are pooled.
     keeps_tokens = False
 
     def __init__(self, dims: Mapping[str, int], dim: int) -> None:
@@ -51,7 +54,10 @@ class Fusion(nn.Module):
         """Bool `[B, M]`, or `None` when every modality is there for every sample."""
         widths = {name: features[name].tokens.shape[-1] for name in sorted(features)}
         if widths != self.dims:
-            raise ValueError(f"the fusion was built for modalities of widths {self.dims}, got {widths}")
+            raise ValueError(
+                f"the fusion was built for modalities of widths {self.dims}, got "
+                f"{widths}"
+            )
         check_presence(self.dims, present)
         if not present:
             return None
@@ -59,15 +65,20 @@ class Fusion(nn.Module):
         everyone = some.new_ones(some.shape[0], dtype=torch.bool)
         return torch.stack([present.get(name, everyone) for name in self.dims], 1)
 
-    def vectors(self, features: Mapping[str, Features], mask: Tensor | None) -> list[Tensor]:
+    def vectors(
+        self, features: Mapping[str, Features], mask: Tensor | None
+    ) -> list[Tensor]:
         r"""The pooled features `[B, D_m]` by modality, zero where absent."""
         pooled = [features[name].pooled for name in self.dims]
         if mask is None:
             return pooled
         return [torch.where(mask[:, i : i + 1], z, 0) for i, z in enumerate(pooled)]
 
-    def sequences(self, features: Mapping[str, Features], mask: Tensor | None) -> list[Features]:
-        r"""The tokens `[B, L_m, D_m]` by modality, zero and not `valid` where they are padding or absent."""
+    def sequences(
+        self, features: Mapping[str, Features], mask: Tensor | None
+    ) -> list[Features]:
+        r"""The tokens `[B, L_m, D_m]` by modality, zero and not `valid` where they are
+        padding or absent."""
         found = []
         for i, name in enumerate(self.dims):
             tokens, valid = features[name].tokens, features[name].valid
@@ -80,13 +91,17 @@ class Fusion(nn.Module):
         return found
 
 
-def check_presence(modalities: Collection[str], present: Mapping[str, Tensor] | None) -> None:
-    """Raises `ValueError` unless `present` names known modalities and every sample has one of them."""
+def check_presence(
+    modalities: Collection[str], present: Mapping[str, Tensor] | None
+) -> None:
+    """Raises `ValueError` unless `present` names known modalities and every sample has
+    one of them."""
     if not present:
         return
     if not set(present) <= set(modalities):
         raise ValueError(
-            f"present names {sorted(set(present) - set(modalities))}, but the modalities are "
+            f"present names {sorted(set(present) - set(modalities))}, but the "
+            "modalities are "
             f"{sorted(modalities)}"
         )
     # What follows looks at values: it is no part of a compiled or exported graph.
@@ -99,6 +114,7 @@ def check_presence(modalities: Collection[str], present: Mapping[str, Tensor] | 
         return
     if rows:
         raise ValueError(
-            f"samples {rows[:8]}{' …' if len(rows) > 8 else ''} have no modality at all "
+            f"samples {rows[:8]}{' …' if len(rows) > 8 else ''} have no modality at "
+            "all "
             f"(of {sorted(modalities)}); leave them out of the batch"
         )

@@ -1,9 +1,11 @@
-r"""Balance between modalities: none should be neglected because another one is learned faster.
+r"""Balance between modalities: none should be neglected because another one is learned
+faster.
 
-Three answers. `unimodal_tasks` asks each modality alone, so that modality imbalance becomes a matter for
-the balancers of tasks. `gradient_blend_weights` chooses fixed weights for such losses from a first run.
-`OGMGE` slows the leading modality's encoder down in every step. How long a network would otherwise attend
-to one modality only, `unimodal_phase_ratio` says for the linear case. Shapes: B batch, C classes.
+Three answers. `unimodal_tasks` asks each modality alone, so that modality imbalance
+becomes a matter for the balancers of tasks. `gradient_blend_weights` chooses fixed
+weights for such losses from a first run. `OGMGE` slows the leading modality's encoder
+down in every step. How long a network would otherwise attend to one modality only,
+`unimodal_phase_ratio` says for the linear case. Shapes: B batch, C classes.
 """
 
 from __future__ import annotations
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 
 
 class UnimodalTask(Task):
-    r"""A supervised task asked of one modality alone, by a head of its own on that modality's features.
+    r"""A supervised task asked of one modality alone, by a head of its own on that
+    modality's features.
 
-    It has the target, loss and metric of the given task, and the name `task/modality`. Where the modality is
-    absent there is no label. It is a help in training: it counts neither for relative gains nor for the
-    choice of the best epoch.
+    It has the target, loss and metric of the given task, and the name `task/modality`.
+    Where the modality is absent there is no label. It is a help in training: it counts
+    neither for relative gains nor for the choice of the best epoch.
 
     Raises:
         ValueError: for a task that is not supervised.
@@ -41,7 +44,10 @@ class UnimodalTask(Task):
     def __init__(self, task: Task, modality: str) -> None:
         super().__init__(f"{task.name}/{modality}", reads=modality)
         if not task.supervised:
-            raise ValueError(f"{task!r} is not supervised, so there is no target to ask one modality for")
+            raise ValueError(
+                f"{task!r} is not supervised, so there is no target to ask one "
+                "modality for"
+            )
         self.task = copy.copy(task)
         self.task.reads = self.reads
         self.pooled, self.higher_is_better = task.pooled, task.higher_is_better
@@ -55,7 +61,9 @@ class UnimodalTask(Task):
         return replace(batch, targets={self.task.name: seen})
 
     def _as_own(self, output: Output) -> Output:
-        return replace(output, predictions={self.task.name: output.predictions[self.name]})
+        return replace(
+            output, predictions={self.task.name: output.predictions[self.name]}
+        )
 
     def head(self, dims: dict[str, int]) -> nn.Module:
         return self.task.head(dims)
@@ -73,10 +81,11 @@ class UnimodalTask(Task):
 def unimodal_tasks(task: Task, modalities: Iterable[str]) -> list[UnimodalTask]:
     r"""The same question to each modality alone, as tasks beside the joint one.
 
-    With the tasks `[task, *unimodal_tasks(task, modalities)]`, every encoder has a loss that no other
-    modality can satisfy in its place, and any balancer may weigh joint and unimodal losses: fixed weights as
-    in Gradient-Blend (Wang et al., 2020), or gradients, the idea of MMPareto (Wei & Hu, 2024), with a
-    `GradientBalancer` at level `"parameters"`. The sharing stage is built for the joint task alone.
+    With the tasks `[task, *unimodal_tasks(task, modalities)]`, every encoder has a loss
+    that no other modality can satisfy in its place, and any balancer may weigh joint
+    and unimodal losses: fixed weights as in Gradient-Blend (Wang et al., 2020), or
+    gradients, the idea of MMPareto (Wei & Hu, 2024), with a `GradientBalancer` at level
+    `"parameters"`. The sharing stage is built for the joint task alone.
 
     Args:
         task: a supervised task.
@@ -91,63 +100,80 @@ def gradient_blend_weights(
     start: int = 0,
     end: int = -1,
 ) -> dict[str, float]:
-    r"""Gradient-Blend: weights of joint and unimodal losses from first runs (Wang et al., 2020).
+    r"""Gradient-Blend: weights of joint and unimodal losses from first runs (Wang et
+    al., 2020).
 
-    Between the epochs `start` and `end`, a task's validation loss falls by $G_t$, its generalisation, and the
-    gap between validation and training loss grows by $O_t$, its overfitting. The weights
-    $w_t \propto G_t / O_t^2$ make the overfitting-to-generalisation ratio of the blend,
-    $\sum_t w_t^2 O_t^2 / (\sum_t w_t G_t)^2$, as small as it can be. A task that did not generalise,
-    $G_t \le 0$, gets no weight.
+    Between the epochs `start` and `end`, a task's validation loss falls by $G_t$, its
+    generalisation, and the gap between validation and training loss grows by $O_t$, its
+    overfitting. The weights $w_t \propto G_t / O_t^2$ make the
+    overfitting-to-generalisation ratio of the blend, $\sum_t w_t^2 O_t^2 / (\sum_t w_t
+    G_t)^2$, as small as it can be. A task that did not generalise, $G_t \le 0$, gets no
+    weight.
 
     Args:
-        train_loss, valid_loss: task → loss, for each epoch: what a `History` holds. In the paper's first
-            version each modality, and the joint model, has a run of its own.
+        train_loss, valid_loss: task → loss, for each epoch: what a `History` holds. In
+            the paper's first version each modality, and the joint model, has a run of
+            its own.
         start, end: numbers of epochs in these lists.
 
     Returns:
         task → weight, of sum one; for `StaticWeights`.
 
     Raises:
-        ValueError: when a task has no loss at one of the epochs, or no overfitting to divide by, or none of
-            the tasks generalised.
+        ValueError: when a task has no loss at one of the epochs, or no overfitting to
+            divide by, or none of the tasks generalised.
     """
     weights = {}
     for name in valid_loss[start]:
-        losses = [p[epoch].get(name, math.nan) for epoch in (start, end) for p in (train_loss, valid_loss)]
+        losses = [
+            p[epoch].get(name, math.nan)
+            for epoch in (start, end)
+            for p in (train_loss, valid_loss)
+        ]
         if not all(map(math.isfinite, losses)):
-            raise ValueError(f"task {name!r} has no training or no validation loss at epoch {start} or {end}")
+            raise ValueError(
+                f"task {name!r} has no training or no validation loss at epoch "
+                f"{start} or {end}"
+            )
         train_before, valid_before, train_after, valid_after = losses
         overfitting = (valid_after - train_after) - (valid_before - train_before)
         if overfitting == 0:
             raise ValueError(
-                f"task {name!r} has not overfitted between epochs {start} and {end}, so that its weight "
+                f"task {name!r} has not overfitted between epochs {start} and {end}, "
+                "so that its weight "
                 "would be infinite; take epochs further apart"
             )
         weights[name] = max(valid_before - valid_after, 0.0) / overfitting**2
     total = math.fsum(weights.values())
     if total == 0:
-        raise ValueError(f"no validation loss fell between epochs {start} and {end}, so there is no blend")
+        raise ValueError(
+            f"no validation loss fell between epochs {start} and {end}, so there is "
+            "no blend"
+        )
     return {name: weight / total for name, weight in weights.items()}
 
 
 class OGMGE(StaticWeights):
-    r"""On-the-fly gradient modulation with generalisation enhancement (Peng et al., 2022).
+    r"""On-the-fly gradient modulation with generalisation enhancement (Peng et al.,
+    2022).
 
-    Of two modalities, the one that alone gives the right class more probability leads. After the backward
-    pass, the gradient of its encoder is multiplied by $k < 1$, and noise makes up for the lost variation:
+    Of two modalities, the one that alone gives the right class more probability leads.
+    After the backward pass, the gradient of its encoder is multiplied by $k < 1$, and
+    noise makes up for the lost variation:
 
     \[ \rho_m = \frac{\sum_i \mathrm{softmax}(s_{m,i})_{y_i}}{\sum_i \mathrm{softmax}(s_{n,i})_{y_i}},
        \qquad k_m = \begin{cases} 1 - \tanh(\alpha \rho_m) & \rho_m > 1 \\ 1 & \text{otherwise,}
        \end{cases} \]
 
-    with n the other modality, and $g \leftarrow k_m\, g + \varepsilon$ for each tensor g of encoder m's
-    gradient, $\varepsilon$ Gaussian with the standard deviation of the entries of g. The logits
-    $s_{m,i}$ are modality m's part of the prediction. They exist only where what follows the encoders is
-    additive, $\hat y = \sum_m A_m z_m + c$ (concatenation or sum, and no hidden layer after it), and are
-    then $A_m z_m + c/2$. This is checked in every step. The losses are added up with fixed weights.
+    with n the other modality, and $g \leftarrow k_m\, g + \varepsilon$ for each tensor
+    g of encoder m's gradient, $\varepsilon$ Gaussian with the standard deviation of the
+    entries of g. The logits $s_{m,i}$ are modality m's part of the prediction. They
+    exist only where what follows the encoders is additive, $\hat y = \sum_m A_m z_m +
+    c$ (concatenation or sum, and no hidden layer after it), and are then $A_m z_m +
+    c/2$. This is checked in every step. The losses are added up with fixed weights.
 
-    An optimizer that divides by the size of the gradient, as Adam does, undoes a steady factor: take SGD, as
-    the paper does.
+    An optimizer that divides by the size of the gradient, as Adam does, undoes a steady
+    factor: take SGD, as the paper does.
 
     Args:
         task: the classification task by which the modalities are compared.
@@ -156,12 +182,17 @@ class OGMGE(StaticWeights):
         weights: task → weight of its loss, as in `StaticWeights`.
 
     Raises:
-        ValueError: in training, when there are not two modalities, what follows the encoders is not additive,
-            or the task is no classification.
+        ValueError: in training, when there are not two modalities, what follows the
+            encoders is not additive, or the task is no classification.
     """
 
     def __init__(
-        self, task: str, alpha: float, *, noise: bool = True, weights: Mapping[str, float] | None = None
+        self,
+        task: str,
+        alpha: float,
+        *,
+        noise: bool = True,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(weights)
         if not alpha > 0:
@@ -171,11 +202,18 @@ class OGMGE(StaticWeights):
         self.factors: dict[str, float] = {}
 
     def __repr__(self) -> str:
-        return f"OGMGE({self.task!r}, {self.alpha}, noise={self.noise}, weights={self.weights})"
+        return (
+            f"OGMGE({self.task!r}, {self.alpha}, noise={self.noise}, "
+            f"weights={self.weights})"
+        )
 
-    def backward(self, losses: dict[str, Tensor], output: Output, model: Model) -> dict[str, float]:
+    def backward(
+        self, losses: dict[str, Tensor], output: Output, model: Model
+    ) -> dict[str, float]:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            raise ValueError("OGMGE compares modalities over the whole batch: train in one process")
+            raise ValueError(
+                "OGMGE compares modalities over the whole batch: train in one process"
+            )
         self.factors = self._factors(output, model)
         used = super().backward(losses, output, model)
         for name, factor in self.factors.items():
@@ -191,15 +229,23 @@ class OGMGE(StaticWeights):
         batch, task = output.batch, model.tasks.get(self.task)
         if not isinstance(task, Classification):
             raise ValueError(
-                f"OGMGE compares by a classification task, but {self.task!r} is {task!r} "
+                f"OGMGE compares by a classification task, but {self.task!r} is "
+                f"{task!r} "
                 f"(the model has {list(model.tasks.values())})"
             )
         scores = additive_parts(output, model, self.task)
         if len(scores) != 2:
-            raise ValueError(f"OGMGE is defined for two modalities, the model has {list(scores)}")
-        kept = task.labelled(batch) & torch.stack([batch.mask(name) for name in scores]).all(0)
+            raise ValueError(
+                f"OGMGE is defined for two modalities, the model has {list(scores)}"
+            )
+        kept = task.labelled(batch) & torch.stack(
+            [batch.mask(name) for name in scores]
+        ).all(0)
         target = task.target(batch).clamp(min=0).unsqueeze(1)
-        right = [s.double().softmax(1).gather(1, target)[:, 0][kept].sum().item() for s in scores.values()]
+        right = [
+            s.double().softmax(1).gather(1, target)[:, 0][kept].sum().item()
+            for s in scores.values()
+        ]
         if not min(right) > 0:  # no sample shows both, or no label
             return dict.fromkeys(scores, 1.0)
         ratios = right[0] / right[1], right[1] / right[0]
@@ -214,7 +260,8 @@ def additive_parts(output: Output, model: Model, task: str) -> dict[str, Tensor]
     r"""What each modality contributes to a prediction that is a sum over modalities.
 
     With f the mapping from features to the prediction, the part of modality m is
-    $f(z_m, 0) - \frac{M-1}{M} f(0)$, so that the parts add up to the prediction where f is additive.
+    $f(z_m, 0) - \frac{M-1}{M} f(0)$, so that the parts add up to the prediction where f
+    is additive.
 
     Args:
         output: a forward pass of the model.
@@ -228,12 +275,19 @@ def additive_parts(output: Output, model: Model, task: str) -> dict[str, Tensor]
         ValueError: when the parts do not add up to the prediction.
     """
     if not hasattr(model, "from_features"):
-        raise ValueError(f"a prediction is taken apart for a Model, got {type(model).__name__}")
+        raise ValueError(
+            f"a prediction is taken apart for a Model, got {type(model).__name__}"
+        )
     rest = nn.ModuleList([model.fusion, model.sharing, model.heads])
     modes = {module: module.training for module in rest.modules()}
     kind = next(rest.parameters()).dtype  # features may come from mixed precision
-    whole = {name: Features(f.tokens.to(kind), f.valid) for name, f in output.features.items()}
-    none = {name: Features(torch.zeros_like(f.tokens), f.valid) for name, f in whole.items()}
+    whole = {
+        name: Features(f.tokens.to(kind), f.valid)
+        for name, f in output.features.items()
+    }
+    none = {
+        name: Features(torch.zeros_like(f.tokens), f.valid) for name, f in whole.items()
+    }
 
     def predict(features: dict[str, Features]) -> Tensor:
         return model.from_features(features).predictions[task]
@@ -251,8 +305,10 @@ def additive_parts(output: Output, model: Model, task: str) -> dict[str, Tensor]
     size = max(y.abs().max() for y in (together, constant, *alone.values()))
     if not error <= 1e-4 * size:
         raise ValueError(
-            f"the prediction of {task!r} is no sum over the modalities {list(alone)}: the parts are off by "
-            f"{error:.2g}. What follows the encoders has to be additive, such as ConcatFusion or SumFusion "
+            f"the prediction of {task!r} is no sum over the modalities "
+            f"{list(alone)}: the parts are off by "
+            f"{error:.2g}. What follows the encoders has to be additive, such as "
+            "ConcatFusion or SumFusion "
             "and HardSharing(..., trunk=...) without a hidden layer, but here it is "
             f"{type(model.fusion).__name__} and {type(model.sharing).__name__}"
         )
@@ -260,16 +316,18 @@ def additive_parts(output: Output, model: Model, task: str) -> dict[str, Tensor]
 
 
 def unimodal_phase_ratio(covariance: Tensor, correlation: Tensor, size: int) -> float:
-    r"""How much later the second modality is learned than the first (Zhang, Latham & Saxe, 2024).
+    r"""How much later the second modality is learned than the first (Zhang, Latham &
+    Saxe, 2024).
 
-    For $\hat y = v_A^\top W_A x_A + v_B^\top W_B x_B$, two-layer linear networks per modality whose
-    outputs are added (late fusion), trained on the squared error by gradient descent with small steps from
-    small weights, each modality is learned suddenly, and the times are as $t_B / t_A = 1 + (a - b) / c$ with
-    $a = \lVert\Sigma_{yA}\rVert$, $b = \lVert\Sigma_{yB}\rVert$ and
-    $c = \lVert\Sigma_{yB} - \Sigma_{yA}\Sigma_A^{-1}\Sigma_{AB}\rVert$,
-    the more exactly, the smaller the initial weights. A is the modality with the larger
-    $\lVert\Sigma_{y\cdot}\rVert$, which need not be the more useful one. In c stands what B
-    still has to explain once A is learned.
+    For $\hat y = v_A^\top W_A x_A + v_B^\top W_B x_B$, two-layer linear networks per
+    modality whose outputs are added (late fusion), trained on the squared error by
+    gradient descent with small steps from small weights, each modality is learned
+    suddenly, and the times are as $t_B / t_A = 1 + (a - b) / c$ with $a =
+    \lVert\Sigma_{yA}\rVert$, $b = \lVert\Sigma_{yB}\rVert$ and $c = \lVert\Sigma_{yB} -
+    \Sigma_{yA}\Sigma_A^{-1}\Sigma_{AB}\rVert$, the more exactly, the smaller the
+    initial weights. A is the modality with the larger $\lVert\Sigma_{y\cdot}\rVert$,
+    which need not be the more useful one. In c stands what B still has to explain once
+    A is learned.
 
     Args:
         covariance: of all inputs, those of the first modality first, $\Sigma$ `[D, D]`.
@@ -277,7 +335,8 @@ def unimodal_phase_ratio(covariance: Tensor, correlation: Tensor, size: int) -> 
         size: how many inputs the first modality has.
 
     Returns:
-        the ratio, at least 1; infinite where the second modality is never learned, as it adds nothing.
+        the ratio, at least 1; infinite where the second modality is never learned, as
+        it adds nothing.
     """
     a, b = slice(None, size), slice(size, None)
     if correlation[a].norm() < correlation[b].norm():

@@ -1,4 +1,5 @@
-r"""The whole mapping: `Model` = heads ∘ sharing ∘ fusion ∘ encoders; and `DecisionFusion`, late fusion.
+r"""The whole mapping: `Model` = heads ∘ sharing ∘ fusion ∘ encoders; and
+`DecisionFusion`, late fusion.
 
 Shapes: B batch, L tokens, D width, M modalities.
 """
@@ -28,8 +29,8 @@ class Output:
         predictions: task → what its head returned.
         features: modality → the encoder's `Features`.
         fused: the fused `Features`.
-        shared: the cut that balancers use, `[B, L, D]`: the trunk's output under hard sharing,
-            otherwise the fused tokens.
+        shared: the cut that balancers use, `[B, L, D]`: the trunk's output under hard
+            sharing, otherwise the fused tokens.
         task_features: task → `[B, L, D]`, the sharing's output.
         weights: name → tensor: gates, attention maps, decision weights, for plots.
         penalties: name → scalar that is added to the loss.
@@ -52,7 +53,8 @@ class _TaskModel(nn.Module):
     tasks: dict[str, Task]
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """Each task's loss, a scalar; a task without a single label in the batch is left out."""
+        """Each task's loss, a scalar; a task without a single label in the batch is
+        left out."""
         losses = {}
         for name, task in self.tasks.items():
             if task.labelled(batch).any():
@@ -64,11 +66,14 @@ class _TaskModel(nn.Module):
 def _inputs(batch: Batch, name: str) -> Tensor:
     """A modality's input with zeros where it is absent.
 
-    Masking after the encoder would be too late: the gradient of an encoder's weights multiplies a zero
-    with the input, and zero times NaN is NaN.
+    Masking after the encoder would be too late: the gradient of an encoder's weights
+    multiplies a zero with the input, and zero times NaN is NaN.
     """
     if name not in batch.inputs:
-        raise KeyError(f"the model reads modality {name!r}, but the batch has {sorted(batch.inputs)}")
+        raise KeyError(
+            f"the model reads modality {name!r}, but the batch has "
+            f"{sorted(batch.inputs)}"
+        )
     x = batch.inputs[name]
     if name not in batch.present:
         return x
@@ -102,21 +107,33 @@ class Model(_TaskModel):
         widths = {name: encoder.dim for name, encoder in encoders.items()}
         if widths != dict(fusion.dims):
             raise ValueError(
-                f"the encoders give widths {widths}, but the fusion was built for {dict(fusion.dims)}"
+                f"the encoders give widths {widths}, but the fusion was built for "
+                f"{dict(fusion.dims)}"
             )
         if fusion.dim != sharing.in_dim:
-            raise ValueError(f"the fusion gives width {fusion.dim}, but the sharing reads {sharing.in_dim}")
+            raise ValueError(
+                f"the fusion gives width {fusion.dim}, but the sharing reads "
+                f"{sharing.in_dim}"
+            )
         self.tasks = {task.name: task for task in tasks}
         if not tasks or len(self.tasks) != len(tasks):
             raise ValueError(
-                f"a model needs at least one task and no name twice, got {[t.name for t in tasks]}"
+                "a model needs at least one task and no name twice, got "
+                f"{[t.name for t in tasks]}"
             )
         dims = {**widths, "fused": fusion.dim, "shared": sharing.dim}
         for task in tasks:
             unknown = [source for source in task.reads if source not in dims]
             if unknown:
-                raise ValueError(f"task {task.name!r} reads {unknown}, but there is only {sorted(dims)}")
-            if not task.pooled and not fusion.keeps_tokens and not set(task.reads) <= set(widths):
+                raise ValueError(
+                    f"task {task.name!r} reads {unknown}, but there is only "
+                    f"{sorted(dims)}"
+                )
+            if (
+                not task.pooled
+                and not fusion.keeps_tokens
+                and not set(task.reads) <= set(widths)
+            ):
                 raise ValueError(
                     f"task {task.name!r} is dense and needs tokens, but "
                     f"{type(fusion).__name__} pools them away"
@@ -124,7 +141,8 @@ class Model(_TaskModel):
         readers = {task.name for task in tasks if "shared" in task.reads}
         if readers != set(sharing.tasks):
             raise ValueError(
-                f"the sharing was built for tasks {sorted(sharing.tasks)}, but {sorted(readers)} read it"
+                f"the sharing was built for tasks {sorted(sharing.tasks)}, but "
+                f"{sorted(readers)} read it"
             )
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
@@ -136,22 +154,32 @@ class Model(_TaskModel):
             name: encoder(_inputs(batch, name), batch.lengths.get(name))
             for name, encoder in self.encoders.items()
         }
-        present = {name: mask for name, mask in batch.present.items() if name in features}
+        present = {
+            name: mask for name, mask in batch.present.items() if name in features
+        }
         return replace(self.from_features(features, present), batch=batch)
 
     def from_features(
         self, features: dict[str, Features], present: Mapping[str, Tensor] | None = None
     ) -> Output:
-        """Everything after the encoders: for those who have the features already, or others."""
+        """Everything after the encoders: for those who have the features already, or
+        others."""
         fused = self.fusion(features, present)
         shared = self.sharing(fused.features.tokens)
         predictions = {}
         for name, task in self.tasks.items():
             sources = {**features, "fused": fused.features}
             if name in shared.features:
-                sources["shared"] = Features(shared.features[name], fused.features.valid)
-            read = [sources[key].pooled if task.pooled else sources[key].tokens for key in task.reads]
-            predictions[name] = self.heads[name](read[0] if len(read) == 1 else torch.cat(read, -1))
+                sources["shared"] = Features(
+                    shared.features[name], fused.features.valid
+                )
+            read = [
+                sources[key].pooled if task.pooled else sources[key].tokens
+                for key in task.reads
+            ]
+            predictions[name] = self.heads[name](
+                read[0] if len(read) == 1 else torch.cat(read, -1)
+            )
         return Output(
             predictions=predictions,
             features=features,
@@ -161,12 +189,19 @@ class Model(_TaskModel):
             else fused.features.tokens,
             task_features=shared.features,
             weights={**fused.weights, **shared.weights},
-            penalties={"sharing": shared.penalty} if isinstance(shared.penalty, Tensor) else {},
+            penalties={"sharing": shared.penalty}
+            if isinstance(shared.penalty, Tensor)
+            else {},
         )
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """What more than one task may use: encoders, fusion and the shared part of the sharing."""
-        own = {id(p) for task in self.sharing.tasks for p in self.sharing.task_parameters(task)}
+        """What more than one task may use: encoders, fusion and the shared part of the
+        sharing."""
+        own = {
+            id(p)
+            for task in self.sharing.tasks
+            for p in self.sharing.task_parameters(task)
+        }
         parts: Iterator[nn.Parameter] = chain.from_iterable(
             part.parameters() for part in (self.encoders, self.fusion, self.sharing)
         )
@@ -183,28 +218,34 @@ class Model(_TaskModel):
 class DecisionFusion(_TaskModel):
     r"""Late fusion: one model per modality, whose predictions are combined.
 
-    `"mean"`: the mean of the probabilities (of the values, in regression). `"product"`: the product of the
-    probabilities, renormalised; for regression that of Gaussians of equal variance, which is the mean.
-    These are the sum and the product rule of Kittler et al. (1998); the product is Bayes' rule where the
-    modalities are independent given the class and the classes equally frequent.
-    `"learned"`: a mean with one learned weight per task and modality, $w = \mathrm{softmax}(a_t)$.
-    Absent modalities are left out and the other weights renormalised (Baltrušaitis et al., 2019).
+    `"mean"`: the mean of the probabilities (of the values, in regression). `"product"`:
+    the product of the probabilities, renormalised; for regression that of Gaussians of
+    equal variance, which is the mean. These are the sum and the product rule of Kittler
+    et al. (1998); the product is Bayes' rule where the modalities are independent given
+    the class and the classes equally frequent. `"learned"`: a mean with one learned
+    weight per task and modality, $w = \mathrm{softmax}(a_t)$. Absent modalities are
+    left out and the other weights renormalised (Baltrušaitis et al., 2019).
 
     Args:
-        models: modality → model that reads this modality alone; all with the same tasks.
+        models: modality → model that reads this modality alone; all with the same
+            tasks.
         combine: how.
 
-    Shapes: predictions as the models give them; classification gives log-probabilities (for a product up to
-    a constant), which are logits too. Where learned, `weights["decision"]` is `[T, M]`, in order of tasks
-    and modalities.
+    Shapes: predictions as the models give them; classification gives log-probabilities
+    (for a product up to a constant), which are logits too. Where learned,
+    `weights["decision"]` is `[T, M]`, in order of tasks and modalities.
     """
 
     def __init__(
-        self, models: Mapping[str, Model], combine: Literal["mean", "product", "learned"] = "mean"
+        self,
+        models: Mapping[str, Model],
+        combine: Literal["mean", "product", "learned"] = "mean",
     ) -> None:
         super().__init__()
         if combine not in ("mean", "product", "learned"):
-            raise ValueError(f"combine is 'mean', 'product' or 'learned', got {combine!r}")
+            raise ValueError(
+                f"combine is 'mean', 'product' or 'learned', got {combine!r}"
+            )
         if not models:
             raise ValueError("DecisionFusion needs at least one model, got none")
         models = dict(sorted(models.items()))
@@ -212,20 +253,34 @@ class DecisionFusion(_TaskModel):
         for name, model in models.items():
             if set(model.encoders) != {name}:
                 raise ValueError(
-                    f"the model for {name!r} has to read it alone, but reads {sorted(model.encoders)}"
+                    f"the model for {name!r} has to read it alone, but reads "
+                    f"{sorted(model.encoders)}"
                 )
             if set(model.tasks) != set(self.tasks):
-                raise ValueError(f"the models' tasks differ: {sorted(self.tasks)} and {sorted(model.tasks)}")
+                raise ValueError(
+                    f"the models' tasks differ: {sorted(self.tasks)} and "
+                    f"{sorted(model.tasks)}"
+                )
         self.models = nn.ModuleDict(models)
         self.combine = combine
         if combine == "learned":
             self.scores = nn.Parameter(torch.zeros(len(self.tasks), len(models)))
 
     def forward(self, batch: Batch) -> Output:
-        check_presence(self.models, {n: mask for n, mask in batch.present.items() if n in self.models})
-        # Each model sees its modality as present: what it says of zeros is dropped in the combination.
+        check_presence(
+            self.models,
+            {n: mask for n, mask in batch.present.items() if n in self.models},
+        )
+        # Each model sees its modality as present: what it says of zeros is dropped in
+        # the combination.
         outputs = [
-            model(replace(batch, inputs={**batch.inputs, name: _inputs(batch, name)}, present={}))
+            model(
+                replace(
+                    batch,
+                    inputs={**batch.inputs, name: _inputs(batch, name)},
+                    present={},
+                )
+            )
             for name, model in self.models.items()
         ]
         present = torch.stack([batch.mask(name) for name in self.models])
@@ -241,14 +296,25 @@ class DecisionFusion(_TaskModel):
                 log_weights = torch.where(present, scores, -torch.inf).log_softmax(0)
             stacked = torch.stack([output.predictions[name] for output in outputs])
             predictions[name] = task.combine(stacked, present, log_weights)
-        weights = {"decision": self.scores.softmax(1)} if self.combine == "learned" else {}
+        weights = (
+            {"decision": self.scores.softmax(1)} if self.combine == "learned" else {}
+        )
         penalties = {
             f"{modality}/{key}": value
             for modality, output in zip(self.models, outputs, strict=True)
             for key, value in output.penalties.items()
         }
-        features = {name: output.features[name] for name, output in zip(self.models, outputs, strict=True)}
-        return Output(predictions, features=features, weights=weights, penalties=penalties, batch=batch)
+        features = {
+            name: output.features[name]
+            for name, output in zip(self.models, outputs, strict=True)
+        }
+        return Output(
+            predictions,
+            features=features,
+            weights=weights,
+            penalties=penalties,
+            batch=batch,
+        )
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """The parameters of all models that more than one task may use."""
@@ -256,4 +322,6 @@ class DecisionFusion(_TaskModel):
 
     def task_parameters(self, name: str) -> list[nn.Parameter]:
         """The parameters of one task alone, of all models."""
-        return [p for model in self.models.values() for p in model.task_parameters(name)]
+        return [
+            p for model in self.models.values() for p in model.task_parameters(name)
+        ]

@@ -1,8 +1,9 @@
-r"""Measured results that say what they claim: a paired `Gain`, or a number with the `Bound` it must keep.
+r"""Measured results that say what they claim: a paired `Gain`, or a number with the
+`Bound` it must keep.
 
-Both are what a lesson's `claim` accepts. Each knows its relation, whether it `holds`, and its own text, so
-that a number never stands in a claim without the rule that judges it. The rule for everything measured over
-seeds is two standard errors.
+Both are what a lesson's `claim` accepts. Each knows its relation, whether it `holds`,
+and its own text, so that a number never stands in a claim without the rule that judges
+it. The rule for everything measured over seeds is two standard errors.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ Relation = Literal["above", "below", "within", "undecided"]
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """A number with three significant digits, thousands separated, and a true minus sign."""
+    """A number with three significant digits, thousands separated, and a true minus
+    sign."""
     size = abs(value)
     if not math.isfinite(size) or size >= 1e7 or 0 < size < 1e-4:
         text = f"{value:+.3g}" if sign else f"{value:.3g}"
@@ -35,10 +37,12 @@ def _join(value: str, unit: str) -> str:
 
 @dataclass(frozen=True)
 class Gain:
-    r"""The mean of n paired differences with its standard error, and what it is claimed to be.
+    r"""The mean of n paired differences with its standard error, and what it is claimed
+    to be.
 
-    With $d_i = a_i - b_i$ for the i-th seed: mean $\bar d$ and standard error $s_d/\sqrt n$. As it comes it
-    claims to be above zero; `above`, `below`, `within` and `undecided` return it with another claim.
+    With $d_i = a_i - b_i$ for the i-th seed: mean $\bar d$ and standard error
+    $s_d/\sqrt n$. As it comes it claims to be above zero; `above`, `below`, `within`
+    and `undecided` return it with another claim.
 
     Args:
         mean: the mean difference, in `unit`.
@@ -63,16 +67,21 @@ class Gain:
             object.__setattr__(self, name, float(getattr(self, name)))
         if not all(map(math.isfinite, (self.mean, self.se, self.bound))) or self.se < 0:
             raise ValueError(
-                f"a Gain needs a finite mean and a standard error ≥ 0, got {self.mean} and {self.se}"
+                "a Gain needs a finite mean and a standard error ≥ 0, got "
+                f"{self.mean} and {self.se}"
             )
         if self.n < 2:
-            raise ValueError(f"a Gain needs at least 2 pairs to have a standard error, got n={self.n}")
+            raise ValueError(
+                "a Gain needs at least 2 pairs to have a standard error, got "
+                f"n={self.n}"
+            )
         if self.relation in ("within", "undecided") and self.bound < 0:
             raise ValueError(f"a margin has to be ≥ 0, got {self.bound}")
 
     @classmethod
     def of(cls, differences: Iterable[float], unit: str = "") -> Gain:
-        """From paired differences, one per seed: an array, a tensor or a list of n numbers."""
+        """From paired differences, one per seed: an array, a tensor or a list of n
+        numbers."""
         values = [float(value) for value in differences]
         n = len(values)
         if n < 2:
@@ -90,11 +99,13 @@ class Gain:
         return replace(self, relation="below", bound=bound)
 
     def within(self, margin: float) -> Gain:
-        """Claimed to be equivalent to zero: mean ± two standard errors lies inside ± `margin`."""
+        """Claimed to be equivalent to zero: mean ± two standard errors lies inside ±
+        `margin`."""
         return replace(self, relation="within", bound=margin)
 
     def undecided(self, margin: float = 0.0) -> Gain:
-        """Claimed to be open: not beyond `margin` by two standard errors in either direction."""
+        """Claimed to be open: not beyond `margin` by two standard errors in either
+        direction."""
         return replace(self, relation="undecided", bound=margin)
 
     @property
@@ -119,23 +130,39 @@ class Gain:
         if self.relation in ("above", "below"):
             gap = (self.mean - self.bound) * (1 if self.relation == "above" else -1)
             bound = _join(number(self.bound), self.unit) if self.bound else "0"
-            size = f"by {gap / self.se:.1f} standard errors" if self.se else "without any spread"
-            rule = f"{self.relation} {bound} {size}" if gap > 0 else f"not {self.relation} {bound}"
+            size = (
+                f"by {gap / self.se:.1f} standard errors"
+                if self.se
+                else "without any spread"
+            )
+            rule = (
+                f"{self.relation} {bound} {size}"
+                if gap > 0
+                else f"not {self.relation} {bound}"
+            )
             rule += ", two are needed" if gap > 0 and not self.holds else ""
         elif self.relation == "within":
-            rule = f"{'' if self.holds else 'not '}within {margin} by two standard errors"
+            rule = (
+                f"{'' if self.holds else 'not '}within {margin} by two standard errors"
+            )
         else:
             open_ = f"no difference beyond {margin}" if self.bound else "no difference"
-            rule = f"{open_} shown either way" if self.holds else f"beyond {margin} by two standard errors"
+            rule = (
+                f"{open_} shown either way"
+                if self.holds
+                else f"beyond {margin} by two standard errors"
+            )
         return f"{measured} ({self.n} pairs): {rule}"
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A computed number and the interval it must keep, ends included: `at_least`, `at_most`, `between`.
+    """A computed number and the interval it must keep, ends included: `at_least`,
+    `at_most`, `between`.
 
     Raises:
-        ValueError: when the value is NaN, no finite end is given, or the ends are crossed.
+        ValueError: when the value is NaN, no finite end is given, or the ends are
+            crossed.
     """
 
     value: float
@@ -148,10 +175,13 @@ class Bound:
             object.__setattr__(self, name, float(getattr(self, name)))
         if math.isnan(self.value) or not self.low <= self.high:
             raise ValueError(
-                f"a Bound needs a number and low ≤ high, got {self.value} in [{self.low}, {self.high}]"
+                f"a Bound needs a number and low ≤ high, got {self.value} in "
+                f"[{self.low}, {self.high}]"
             )
         if math.isinf(self.low) and math.isinf(self.high):
-            raise ValueError("a Bound needs a finite low or high: without one it cannot fail")
+            raise ValueError(
+                "a Bound needs a finite low or high: without one it cannot fail"
+            )
 
     @property
     def holds(self) -> bool:
@@ -168,7 +198,10 @@ class Bound:
             rule = f"at most {high}"
         else:
             rule = f"between {low} and {high}"
-        return f"{_join(number(self.value), self.unit)}: {'' if self.holds else 'not '}{rule}"
+        return (
+            f"{_join(number(self.value), self.unit)}: "
+            f"{'' if self.holds else 'not '}{rule}"
+        )
 
 
 def at_least(value: float, bound: float, unit: str = "") -> Bound:

@@ -1,1 +1,2 @@
-"""The commands behind the Makefile: ``python -m tools.<name>`` from the root of the repository."""
+"""The commands behind the Makefile: ``python -m tools.<name>`` from the root of the
+repository."""

@@ -1,8 +1,9 @@
-"""What balancing costs: time of a training step against the plain sum of the losses, of the weightings alone,
-memory.
+"""What balancing costs: time of a training step against the plain sum of the losses, of
+the weightings alone, memory.
 
-``python -m tools.balancing_speed`` prints the tables for the book and the README, on a GPU too where there is
-one. All ratios come from turns taken in one run, so that whatever else the machine does meets everybody.
+``python -m tools.balancing_speed`` prints the tables for the book and the README, on a
+GPU too where there is one. All ratios come from turns taken in one run, so that
+whatever else the machine does meets everybody.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from mtmm_lib.balancing import backward, weightings
 
 TASKS = (2, 3, 8)
 TRUNKS = ("MLP", "CNN")
-#: The method whose cost is that of everything but its own arithmetic, and its twin in TorchJD.
+#: The method whose cost is that of everything but its own arithmetic, and its twin in
+#: TorchJD.
 OURS, THEIRS = weightings.imtl_g, aggregation.IMTLG()
 
 
 class Problem:
-    """A shared trunk, a small head and a squared error for each of some tasks, and random data."""
+    """A shared trunk, a small head and a squared error for each of some tasks, and
+    random data."""
 
     def __init__(self, trunk: str, tasks: int, device: torch.device) -> None:
         torch.manual_seed(0)
@@ -47,10 +50,17 @@ class Problem:
         else:
             layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
             layers += [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-            layers += [nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+            layers += [
+                nn.Conv2d(32, 64, 3, padding=1),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(2),
+                nn.Flatten(),
+            ]
             width, shape = 256, (64, 3, 32, 32)
         self.trunk = nn.Sequential(*layers).to(device)
-        self.heads = nn.ModuleDict({f"task{t}": nn.Linear(width, 10) for t in range(tasks)}).to(device)
+        self.heads = nn.ModuleDict(
+            {f"task{t}": nn.Linear(width, 10) for t in range(tasks)}
+        ).to(device)
         self.x = torch.randn(shape, device=device)
         self.y = torch.randn(tasks, shape[0], 10, device=device)
         self.parameters = [*self.trunk.parameters(), *self.heads.parameters()]
@@ -65,7 +75,9 @@ class Problem:
         self.optimizer.step()
 
 
-def torchjd(problem: Problem, losses: dict[str, Tensor], z: Tensor, chunk: int | None) -> None:
+def torchjd(
+    problem: Problem, losses: dict[str, Tensor], z: Tensor, chunk: int | None
+) -> None:
     mtl_backward(list(losses.values()), features=z, parallel_chunk_size=chunk)
     jac_to_grad(problem.trunk.parameters(), THEIRS)
 
@@ -81,7 +93,8 @@ WAYS: dict[str, Callable[[Problem, dict[str, Tensor], Tensor], object]] = {
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
-    """CPU time, in which what other programs do counts least; on a GPU the time until it is done."""
+    """CPU time, in which what other programs do counts least; on a GPU the time until
+    it is done."""
     if device.type == "cpu":
         start = time.process_time()
         function()
@@ -93,7 +106,9 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def steps(trunk: str, tasks: int, rounds: int, device: torch.device) -> dict[str, list[float]]:
+def steps(
+    trunk: str, tasks: int, rounds: int, device: torch.device
+) -> dict[str, list[float]]:
     """Way → seconds of a step in each round."""
     problem = Problem(trunk, tasks, device)
     taken: dict[str, list[float]] = {name: [] for name in WAYS}
@@ -111,11 +126,14 @@ def ratio(taken: dict[str, list[float]], way: str, to: str = PLAIN) -> float:
 
 
 def weighting_times(tasks: int, rounds: int = 200) -> dict[str, float]:
-    """Weighting → median seconds, for Gramians of gradients whose lengths span two orders of magnitude."""
+    """Weighting → median seconds, for Gramians of gradients whose lengths span two
+    orders of magnitude."""
     rng = np.random.default_rng(0)
     gramians = []
     for _ in range(rounds):
-        jacobian = rng.standard_normal((tasks, 64)) * 10 ** rng.uniform(-1, 1, (tasks, 1))
+        jacobian = rng.standard_normal((tasks, 64)) * 10 ** rng.uniform(
+            -1, 1, (tasks, 1)
+        )
         gramians.append(jacobian @ jacobian.T)
     cpu = torch.device("cpu")
     return {
@@ -125,8 +143,8 @@ def weighting_times(tasks: int, rounds: int = 200) -> dict[str, float]:
 
 
 def gradients_held(tasks: int, way: str) -> float:
-    """By how much a backward pass needs more memory at its peak than that of the sum, in gradients of the
-    trunk."""
+    """By how much a backward pass needs more memory at its peak than that of the sum,
+    in gradients of the trunk."""
     problem = Problem("MLP", tasks, torch.device("cpu"))
 
     def peak(name: str) -> int:
@@ -134,9 +152,15 @@ def gradients_held(tasks: int, way: str) -> float:
 
         def back(problem: Problem, losses: dict[str, Tensor], z: Tensor) -> None:
             nonlocal most
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            with profile(
+                activities=[ProfilerActivity.CPU], profile_memory=True
+            ) as profiler:
                 WAYS[name](problem, losses, z)
-            events = (e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]")
+            events = (
+                e
+                for e in profiler.profiler.kineto_results.events()
+                if e.name() == "[memory]"
+            )
             changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
             most = max(itertools.accumulate(changes, initial=0))
 
@@ -154,32 +178,59 @@ def report(rounds: int, device: torch.device) -> str:
         if device.type == "cuda"
         else f"CPU, {torch.get_num_threads()} thread(s)"
     )
-    text = f"Time of a training step, as a multiple of that with the plain sum of the losses ({name}).\n\n"
-    text += "| | " + " | ".join(f"{trunk}, {tasks} tasks" for trunk in TRUNKS for tasks in TASKS) + " |\n"
+    text = (
+        "Time of a training step, as a multiple of that with the plain sum of "
+        f"the losses ({name}).\n\n"
+    )
+    text += (
+        "| | "
+        + " | ".join(f"{trunk}, {tasks} tasks" for trunk in TRUNKS for tasks in TASKS)
+        + " |\n"
+    )
     text += "|---" * (1 + len(TRUNKS) * len(TASKS)) + "|\n"
     taken = [steps(trunk, tasks, rounds, device) for trunk in TRUNKS for tasks in TASKS]
     for way in list(WAYS)[1:]:
-        text += f"| {way} | " + " | ".join(f"{ratio(found, way):.2f}" for found in taken) + " |\n"
+        text += (
+            f"| {way} | "
+            + " | ".join(f"{ratio(found, way):.2f}" for found in taken)
+            + " |\n"
+        )
     plain = (f"{1e3 * median(found[PLAIN]):.2g} ms" for found in taken)
     text += f"| ({PLAIN}) | " + " | ".join(plain) + " |\n"
-    text += "\nMemory of a backward pass beyond that of the sum, in gradients of the trunk (MLP, 8 tasks): "
-    text += ", ".join(f"{way} {gradients_held(8, way):.1f}" for way in list(WAYS)[1:]) + ".\n"
+    text += (
+        "\nMemory of a backward pass beyond that of the sum, in gradients of the "
+        "trunk (MLP, 8 tasks): "
+    )
+    text += (
+        ", ".join(f"{way} {gradients_held(8, way):.1f}" for way in list(WAYS)[1:])
+        + ".\n"
+    )
     text += "\nTime of the weightings alone, in milliseconds (median).\n\n"
     text += (
-        "| | " + " | ".join(f"{tasks} tasks" for tasks in TASKS) + " |\n" + "|---" * (1 + len(TASKS)) + "|\n"
+        "| | "
+        + " | ".join(f"{tasks} tasks" for tasks in TASKS)
+        + " |\n"
+        + "|---" * (1 + len(TASKS))
+        + "|\n"
     )
     times = [weighting_times(tasks) for tasks in TASKS]
     for weighting in weightings.ALL:
         text += (
-            f"| `{weighting}` | " + " | ".join(f"{1e3 * found[weighting]:.3f}" for found in times) + " |\n"
+            f"| `{weighting}` | "
+            + " | ".join(f"{1e3 * found[weighting]:.3f}" for found in times)
+            + " |\n"
         )
     return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="turns that everybody takes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--rounds", type=int, default=15, help="turns that everybody takes"
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     print(report(arguments.rounds, torch.device(arguments.device)))

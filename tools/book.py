@@ -1,4 +1,5 @@
-"""Execute the notebooks into the execution cache, then build the site from it; warnings are errors."""
+"""Execute the notebooks into the execution cache, then build the site from it; warnings
+are errors."""
 
 from __future__ import annotations
 
@@ -26,31 +27,45 @@ JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 def fingerprint() -> str:
     """A hash over what a notebook's result depends on besides its own code.
 
-    jupyter-cache looks at the notebook alone and would publish results of an older library.
+    jupyter-cache looks at the notebook alone and would publish results of an older
+    library.
     """
     digest = hashlib.sha256(os.environ.get("MTMM_SEED", "0").encode())
     files = [ROOT / "constraints.txt"]
     for folder in ("mtmm_lib", "data"):
-        files += [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        files += [
+            path
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and path.suffix != ".pyc"
+        ]
     for path in sorted(files):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+        digest.update(
+            path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes()
+        )
     return digest.hexdigest()[:12]
 
 
 def cache_folder() -> Path:
-    """The execution cache that belongs to the present library, data, versions and seed."""
+    """The execution cache that belongs to the present library, data, versions and
+    seed."""
     return BUILD / f".jupyter_cache-{fingerprint()}"
 
 
 def fill_cache(folder: Path, paths: list[Path]) -> dict[Path, NotebookNode]:
-    """Execute those of ``paths`` that the cache in ``folder`` lacks; return all, with their outputs.
+    """Execute those of ``paths`` that the cache in ``folder`` lacks; return all, with
+    their outputs.
 
     Raises:
         SystemExit: a notebook failed; the message names it, the cell and the error.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in sorted(folder.parent.glob(".jupyter_cache-*"), key=lambda path: path.stat().st_mtime):
-        if len(list(folder.parent.glob(".jupyter_cache-*"))) > KEPT_CACHES and old != folder:
+    for old in sorted(
+        folder.parent.glob(".jupyter_cache-*"), key=lambda path: path.stat().st_mtime
+    ):
+        if (
+            len(list(folder.parent.glob(".jupyter_cache-*"))) > KEPT_CACHES
+            and old != folder
+        ):
             shutil.rmtree(old)
     cache = get_cache(folder)
 
@@ -65,10 +80,14 @@ def fill_cache(folder: Path, paths: list[Path]) -> dict[Path, NotebookNode]:
     runs = execute(tasks, jobs()) if tasks else []
     for run in runs:
         if run.error is None:
-            result = CacheBundleIn(run.notebook, str(run.path), data={"execution_seconds": run.seconds})
+            result = CacheBundleIn(
+                run.notebook, str(run.path), data={"execution_seconds": run.seconds}
+            )
             cache.cache_notebook_bundle(result, check_validity=False, overwrite=True)
     if failed := [f"{run.label}: {run.error}" for run in runs if run.error]:
-        raise SystemExit("\n".join(["A notebook failed; the site is not built.", *failed]))
+        raise SystemExit(
+            "\n".join(["A notebook failed; the site is not built.", *failed])
+        )
     return {path: cache.merge_match_into_notebook(read(path))[1] for path in paths}
 
 
@@ -78,9 +97,20 @@ def build(folder: Path, root: Path = ROOT, *, fresh: bool = False) -> None:
     Raises:
         SystemExit: when there was any warning.
     """
-    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-W", "--keep-going", "-q"]
+    command = [
+        sys.executable,
+        "-c",
+        JUPYTER_BOOK,
+        "build",
+        str(root),
+        "-W",
+        "--keep-going",
+        "-q",
+    ]
     environment = {**os.environ, "MTMM_EXECUTION_CACHE": str(folder)}
-    if subprocess.run(command + ["--all"] * fresh, env=environment, cwd=ROOT).returncode:
+    if subprocess.run(
+        command + ["--all"] * fresh, env=environment, cwd=ROOT
+    ).returncode:
         raise SystemExit("The site has warnings or errors; they stand above.")
 
 

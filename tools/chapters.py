@@ -1,7 +1,8 @@
 """Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/NN-slug.md``.
 
-Authors write MyST Markdown; readers run notebooks. A derived notebook has no outputs and no pairing metadata
-(who saves answers must not overwrite a source), and the same source always gives the same bytes.
+Authors write MyST Markdown; readers run notebooks. A derived notebook has no outputs
+and no pairing metadata (who saves answers must not overwrite a source), and the same
+source always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -31,26 +32,36 @@ if find_spec("mtmm_lib") is None:
 
 
 def launch_links(name: str) -> str:
-    """Links that open the notebook elsewhere, for readers who meet it outside the site."""
+    """Links that open the notebook elsewhere, for readers who meet it outside the
+    site."""
     site = repository().removeprefix("https://github.com/")
     path = f"chapters/{name}.ipynb"
     return (
-        f"Open this lesson in [Colab](https://colab.research.google.com/github/{site}/blob/main/{path}) "
+        "Open this lesson in "
+        f"[Colab](https://colab.research.google.com/github/{site}/blob/main/{path}) "
         f"or [Binder](https://mybinder.org/v2/gh/{site}/main?urlpath=lab/tree/{path})."
     )
 
 
 def portable(text: str) -> str:
-    """MyST that the site and JupyterLab understand as before, and that Colab and GitHub show well too.
+    """MyST that the site and JupyterLab understand as before, and that Colab and GitHub
+    show well too.
 
-    Citations become links, labelled equations stand between dollars, and the content of directives is text
-    instead of a block of code.
+    Citations become links, labelled equations stand between dollars, and the content of
+    directives is text instead of a block of code.
     """
     text = re.sub(
-        r"^```\{math\}\n:label: (\S+)\n+(.*?)\n```$", r"$$\n\2\n$$ (\1)", text, flags=re.DOTALL | re.MULTILINE
+        r"^```\{math\}\n:label: (\S+)\n+(.*?)\n```$",
+        r"$$\n\2\n$$ (\1)",
+        text,
+        flags=re.DOTALL | re.MULTILINE,
     )
-    directive = r"^(?P<fence>`{3,})(?P<head>\{[a-z-]+\}[^\n]*)\n(?P<body>.*?)\n(?P=fence)$"
-    text = re.sub(directive, r":::\g<head>\n\g<body>\n:::", text, flags=re.DOTALL | re.MULTILINE)
+    directive = (
+        r"^(?P<fence>`{3,})(?P<head>\{[a-z-]+\}[^\n]*)\n(?P<body>.*?)\n(?P=fence)$"
+    )
+    text = re.sub(
+        directive, r":::\g<head>\n\g<body>\n:::", text, flags=re.DOTALL | re.MULTILINE
+    )
     return to_links(text)
 
 
@@ -58,7 +69,8 @@ def derive(source: Path) -> str:
     """The text of the notebook that belongs to ``source``."""
     written = jupytext.read(source)
     title, *rest = written.cells
-    hidden = {"tags": ["remove-cell"]}  # on the site: there the page has buttons, and nothing to install
+    # on the site: there the page has buttons, and nothing to install
+    hidden = {"tags": ["remove-cell"]}
     cells = [
         title,
         new_markdown_cell(launch_links(source.stem), metadata=hidden),
@@ -70,7 +82,9 @@ def derive(source: Path) -> str:
         if cell.cell_type == "markdown":
             cell.source = portable(cell.source)
         # An id made of the content: stable when other cells are added or moved.
-        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
+        digest = hashlib.sha256(
+            f"{cell.cell_type}\n{cell.source}".encode()
+        ).hexdigest()[:8]
         cell.id = f"{digest}-{seen[digest]}" if seen[digest] else digest
         seen[digest] += 1
         if cell.cell_type == "code":
@@ -82,15 +96,20 @@ def derive(source: Path) -> str:
 
 
 def stale() -> list[str]:
-    """What is wrong with the derived notebooks, one sentence each; empty when they are in step."""
+    """What is wrong with the derived notebooks, one sentence each; empty when they are
+    in step."""
     wanted = {CHAPTERS / f"{source.stem}.ipynb": derive(source) for source in sources()}
     kept = {path for path in CHAPTERS.glob("*.ipynb") if not path.stem.endswith(YOURS)}
     found = {path: path.read_text(encoding="utf-8") for path in kept}
     problems = [
-        f"{path.relative_to(ROOT)} has no source in chapters/src" for path in found.keys() - wanted.keys()
+        f"{path.relative_to(ROOT)} has no source in chapters/src"
+        for path in found.keys() - wanted.keys()
     ]
     problems += [
-        f"{path.relative_to(ROOT)} is {'missing' if path not in found else 'out of step with its source'}"
+        (
+            f"{path.relative_to(ROOT)} is "
+            f"{'missing' if path not in found else 'out of step with its source'}"
+        )
         for path, text in wanted.items()
         if found.get(path) != text
     ]
@@ -98,9 +117,13 @@ def stale() -> list[str]:
 
 
 def set_aside(path: Path) -> None:
-    """Keep a notebook that a reader has run and saved: it may hold answers, and is never overwritten."""
+    """Keep a notebook that a reader has run and saved: it may hold answers, and is
+    never overwritten."""
     cells = nbformat.read(path, as_version=4).cells
-    if any(cell.cell_type == "code" and (cell.outputs or cell.execution_count) for cell in cells):
+    if any(
+        cell.cell_type == "code" and (cell.outputs or cell.execution_count)
+        for cell in cells
+    ):
         names = (
             path.with_name(f"{path.stem}{number}{YOURS}.ipynb")
             for number in ("", *(f"-{n}" for n in range(2, 1000)))
@@ -125,7 +148,9 @@ def write() -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; fail when a notebook is out of step"
+        "--check",
+        action="store_true",
+        help="write nothing; fail when a notebook is out of step",
     )
     if parser.parse_args().check:
         if problems := stale():

@@ -14,10 +14,23 @@ NBVAL_SEED = "1"  # not the site's: what holds under one seed only is found here
 
 PYTEST = ["pytest", "-q", "-n", str(jobs()), "-p", "no:cacheprovider"]
 PARTS: dict[str, list[list[str]]] = {
-    "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["tools.chapters", "--check"]],
-    "tests": [["tools.vendor"], [*PYTEST, "tests", "--ignore=tests/site", "--ignore=tests/benchmarks"]],
+    "lint": [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["tools.chapters", "--check"],
+    ],
+    "tests": [
+        ["tools.vendor"],
+        [*PYTEST, "tests", "--ignore=tests/site", "--ignore=tests/benchmarks"],
+    ],
     "notebooks": [
-        [*PYTEST, "--dist=loadfile", "--nbval-lax", "--nbval-cell-timeout=900", *map(str, notebooks())]
+        [
+            *PYTEST,
+            "--dist=loadfile",
+            "--nbval-lax",
+            "--nbval-cell-timeout=900",
+            *map(str, notebooks()),
+        ]
     ],
     "book": [["tools.book"]],
     "site": [[*PYTEST, "tests/site"]],
@@ -27,11 +40,16 @@ PARTS: dict[str, list[list[str]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all when none is named"
+        "parts",
+        nargs="*",
+        metavar="part",
+        help=f"of {', '.join(PARTS)}; all when none is named",
     )
     wanted = parser.parse_args().parts or list(PARTS)
     if unknown := set(wanted) - set(PARTS):
-        parser.error(f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}")
+        parser.error(
+            f"there is no part {', '.join(unknown)}; there are {', '.join(PARTS)}"
+        )
     report, failed = [], False
     for part in wanted:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -41,12 +59,15 @@ def main() -> None:
             environment["MTMM_SITE_IS_BUILT"] = "1"
         start = time.perf_counter()
         codes = [
-            subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment).returncode
+            subprocess.run(
+                [sys.executable, "-m", *command], cwd=ROOT, env=environment
+            ).returncode
             for command in PARTS[part]
         ]
         failed |= any(codes)
         report.append(
-            f"{part:10} {time.perf_counter() - start:7.1f} s  {'FAILED' if any(codes) else 'passed'}"
+            f"{part:10} {time.perf_counter() - start:7.1f} s  "
+            f"{'FAILED' if any(codes) else 'passed'}"
         )
     print("", *report, sep="\n")
     sys.exit(failed)

@@ -1,9 +1,10 @@
-"""Citations in two forms: the role that the site resolves, and the link that every other front end shows.
+"""Citations in two forms: the role that the site resolves, and the link that every
+other front end shows.
 
-A source cites with a role, ``{cite}`caruana1997```, which JupyterLab, Colab and GitHub cannot resolve. In a
-derived notebook it is a link to the work, ``([Caruana, 1997](https://doi.org/… "caruana1997"))``, which reads
-well everywhere. When the site is built, the key in the link's title leads back to the role, and so to the
-bibliography.
+A source cites with a role, ``{cite}`caruana1997```, which JupyterLab, Colab and GitHub
+cannot resolve. In a derived notebook it is a link to the work, ``([Caruana,
+1997](https://doi.org/… "caruana1997"))``, which reads well everywhere. When the site is
+built, the key in the link's title leads back to the role, and so to the bibliography.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ def bibliography() -> BibliographyData:
 
 
 def address(entry: Entry) -> str:
-    """Where the work can be read: its DOI, its preprint, or the page that the entry names."""
+    """Where the work can be read: its DOI, its preprint, or the page that the entry
+    names."""
     fields = entry.fields
     if "doi" in fields:
         return f"https://doi.org/{fields['doi']}"
-    return f"https://arxiv.org/abs/{fields['eprint']}" if "eprint" in fields else fields["url"]
+    return (
+        f"https://arxiv.org/abs/{fields['eprint']}"
+        if "eprint" in fields
+        else fields["url"]
+    )
 
 
 def link(key: str) -> str:
@@ -42,7 +48,10 @@ def link(key: str) -> str:
         KeyError: when ``references.bib`` has no such entry.
     """
     entry = bibliography().entries[key]
-    names = [" ".join(person.prelast_names + person.last_names) for person in entry.persons["author"]]
+    names = [
+        " ".join(person.prelast_names + person.last_names)
+        for person in entry.persons["author"]
+    ]
     who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
     return f'[{who}, {entry.fields["year"]}]({address(entry)} "{key}")'
 

@@ -1,7 +1,9 @@
-"""Run every claim of the book under many seeds, and show how often each holds and by how much.
+"""Run every claim of the book under many seeds, and show how often each holds and by
+how much.
 
-Where seeds are few, a true effect of three standard errors fails one run in six. So a claim has to hold under
-every value of ``MTMM_SEED`` that is tried before the book relies on it.
+Where seeds are few, a true effect of three standard errors fails one run in six. So a
+claim has to hold under every value of ``MTMM_SEED`` that is tried before the book
+relies on it.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ Record = dict[str, Any]
 def margin(result: Record) -> float:
     """How far a result is inside its rule: above 0 it holds.
 
-    For a gain: standard errors beyond the two that the rule asks for. For a bound: the distance to the
-    nearest end, relative to that end.
+    For a gain: standard errors beyond the two that the rule asks for. For a bound: the
+    distance to the nearest end, relative to that end.
     """
     if result["type"] == "Gain":
         mean, se, bound = result["mean"], result["se"], result["bound"]
@@ -36,12 +38,15 @@ def margin(result: Record) -> float:
         }[result["relation"]]
         return (distance - 2 * se) / se if se else math.copysign(math.inf, distance)
     ends = [(result["value"] - result["low"], result["low"])] if "low" in result else []
-    ends += [(result["high"] - result["value"], result["high"])] if "high" in result else []
+    ends += (
+        [(result["high"] - result["value"], result["high"])] if "high" in result else []
+    )
     return min(distance / (abs(end) or 1.0) for distance, end in ends)
 
 
 def table(claims: list[Record], seeds: int) -> tuple[list[str], list[str]]:
-    """The lines to print, and the claims that failed under some seed, or were not made under all of them."""
+    """The lines to print, and the claims that failed under some seed, or were not made
+    under all of them."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for claim in claims:
         groups.setdefault((claim["chapter"], claim["statement"]), []).append(claim)
@@ -52,13 +57,17 @@ def table(claims: list[Record], seeds: int) -> tuple[list[str], list[str]]:
         margins = [margin(result) for result in results]
         holds = sum(result["holds"] for result in results)
         lines.append(
-            f"{chapter:7}  {holds:>2}/{seeds:<3} {min(margins):+7.2f} {statistics.median(margins):+7.2f}"
+            f"{chapter:7}  {holds:>2}/{seeds:<3} {min(margins):+7.2f} "
+            f"{statistics.median(margins):+7.2f}"
             f"  {'s.e.' if results[0]['type'] == 'Gain' else 'rel.'}   {statement}"
         )
         if holds < seeds:
-            bad = [str(claim["seed"]) for claim in group if not claim["result"]["holds"]]
+            bad = [
+                str(claim["seed"]) for claim in group if not claim["result"]["holds"]
+            ]
             failed.append(
-                f"chapter {chapter}: {statement} (fails under MTMM_SEED {', '.join(bad) or 'missing'})"
+                f"chapter {chapter}: {statement} (fails under MTMM_SEED "
+                f"{', '.join(bad) or 'missing'})"
             )
     return lines, failed
 
@@ -71,8 +80,14 @@ def week(seconds: float) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", help="as in 01; all when none is named")
-    parser.add_argument("--seeds", type=int, default=20, help="the values 0 … SEEDS-1 of MTMM_SEED")
-    parser.add_argument("--week", action="store_true", help="SEEDS values that no other week has, instead")
+    parser.add_argument(
+        "--seeds", type=int, default=20, help="the values 0 … SEEDS-1 of MTMM_SEED"
+    )
+    parser.add_argument(
+        "--week",
+        action="store_true",
+        help="SEEDS values that no other week has, instead",
+    )
     arguments = parser.parse_args()
     first = arguments.seeds * week(time.time()) if arguments.week else 0
     tasks = [
@@ -82,7 +97,8 @@ def main() -> None:
     ]
     runs = execute(tasks, jobs(), go_on_after=["ClaimError"])
     lines, failed = table(
-        [record for run in runs for record in records(run.notebook, "claim")], arguments.seeds
+        [record for run in runs for record in records(run.notebook, "claim")],
+        arguments.seeds,
     )
     print(*lines, sep="\n")
     failed += [f"{run.label}: {run.error}" for run in runs if run.error]

@@ -1,8 +1,10 @@
-"""Resolve the dependencies of ``pyproject.toml`` for Python 3.10 to 3.13 and write ``constraints.txt``.
+"""Resolve the dependencies of ``pyproject.toml`` for Python 3.10 to 3.13 and write
+``constraints.txt``.
 
-Versions that still fit are kept; ``--upgrade`` takes the newest. The CUDA libraries that PyTorch's default
-build brings along are left to PyTorch: it pins them itself, and its CPU-only build needs none of them.
-``--check`` looks, without a network, whether every dependency has a version that fits for each Python.
+Versions that still fit are kept; ``--upgrade`` takes the newest. The CUDA libraries
+that PyTorch's default build brings along are left to PyTorch: it pins them itself, and
+its CPU-only build needs none of them. ``--check`` looks, without a network, whether
+every dependency has a version that fits for each Python.
 """
 
 from __future__ import annotations
@@ -16,17 +18,28 @@ from packaging.requirements import Requirement
 from tools.project import ROOT, pyproject
 
 TARGET = ROOT / "constraints.txt"
-HEADER = "# The versions this project was tested with, for Python 3.10 to 3.13. Refresh: make constraints\n"
+HEADER = (
+    "# The versions this project was tested with, for Python 3.10 to 3.13. "
+    "Refresh: make constraints\n"
+)
 LEFT_TO_TORCH = re.compile(r"(nvidia|cuda|triton)\b")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
 def missing() -> list[str]:
-    """The dependencies that ``constraints.txt`` gives no fitting version, one sentence each."""
-    lines = [line for line in TARGET.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    """The dependencies that ``constraints.txt`` gives no fitting version, one sentence
+    each."""
+    lines = [
+        line
+        for line in TARGET.read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
     pins = [Requirement(line) for line in lines]
     project = pyproject()["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    wanted = [
+        *project["dependencies"],
+        *sum(project["optional-dependencies"].values(), []),
+    ]
     problems = []
     for python in PYTHONS:
         here = {"python_version": python, "python_full_version": f"{python}.0"}
@@ -39,10 +52,15 @@ def missing() -> list[str]:
                 for pin in pins
                 if pin.name.lower() == need.name.lower()
                 and (not pin.marker or pin.marker.evaluate(here))
-                and need.specifier.contains(next(iter(pin.specifier)).version, prereleases=True)
+                and need.specifier.contains(
+                    next(iter(pin.specifier)).version, prereleases=True
+                )
             ]
             if len(fits) != 1:
-                problems.append(f"Python {python}: {line} has {len(fits)} fitting versions in {TARGET.name}")
+                problems.append(
+                    f"Python {python}: {line} has {len(fits)} fitting versions in "
+                    f"{TARGET.name}"
+                )
     return problems
 
 
@@ -51,11 +69,33 @@ def main() -> None:
         if problems := missing():
             raise SystemExit("\n".join([*problems, "Run `make constraints`."]))
         return
-    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--all-extras", "--universal"]
-    command += ["--python-version", "3.10", "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
-    subprocess.run([*command, *sys.argv[1:], "--output-file", str(TARGET)], cwd=ROOT, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "compile",
+        "pyproject.toml",
+        "--all-extras",
+        "--universal",
+    ]
+    command += [
+        "--python-version",
+        "3.10",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-index-url",
+        "--quiet",
+    ]
+    subprocess.run(
+        [*command, *sys.argv[1:], "--output-file", str(TARGET)], cwd=ROOT, check=True
+    )
     lines = TARGET.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith("#") and not LEFT_TO_TORCH.match(line)]
+    kept = [
+        line
+        for line in lines
+        if not line.startswith("#") and not LEFT_TO_TORCH.match(line)
+    ]
     TARGET.write_text(HEADER + "".join(kept), encoding="utf-8")
 
 

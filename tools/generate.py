@@ -1,4 +1,5 @@
-"""Pages of the site made from the executed notebooks, the data and the library; git does not keep them."""
+"""Pages of the site made from the executed notebooks, the data and the library; git
+does not keep them."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ from tools.project import GENERATED, ROOT, pyproject
 
 Record = dict[str, Any]
 
-MARKS = {"supported": "✓ supported", "refuted": "✗ refuted", "unresolved": "? unresolved"}
+MARKS = {
+    "supported": "✓ supported",
+    "refuted": "✗ refuted",
+    "unresolved": "? unresolved",
+}
 
 LEDGER = """\
 # Claims ledger
@@ -79,7 +84,10 @@ MODULE = """\
 
 def link(record: Record, names: dict[str, str]) -> str:
     """The chapter that a record comes from, as a link."""
-    return f"[chapter {int(record['chapter'])}](../../chapters/{names[record['chapter']]}.ipynb)"
+    return (
+        "[chapter "
+        f"{int(record['chapter'])}](../../chapters/{names[record['chapter']]}.ipynb)"
+    )
 
 
 def ledger(claims: list[Record], names: dict[str, str]) -> str:
@@ -92,14 +100,26 @@ def ledger(claims: list[Record], names: dict[str, str]) -> str:
         for label, words in STATEMENTS.items():
             verdicts = sorted({MARKS[claim["verdict"]] for claim in about(label)})
             if verdicts:
-                yield f"| {label} | {words} | [{', '.join(verdicts)}](#ledger-{label.lower()}) |\n"
+                yield (
+                    f"| {label} | {words} | "
+                    f"[{', '.join(verdicts)}](#ledger-{label.lower()}) |\n"
+                )
             elif label[0] in "AC":
-                planned = ", ".join(str(int(number)) for number in CHAPTERS_OF[label] if number not in names)
-                yield f"| {label} | {words} | not tested yet{planned and f' (planned: {planned})'} |\n"
+                planned = ", ".join(
+                    str(int(number))
+                    for number in CHAPTERS_OF[label]
+                    if number not in names
+                )
+                yield (
+                    f"| {label} | {words} | not tested "
+                    f"yet{planned and f' (planned: {planned})'} |\n"
+                )
 
     def entry(claim: Record) -> str:
         mark = f"**{MARKS[claim['verdict']]}.** " if claim["supports"] else ""
-        missing = f" What would settle it: {claim['missing']}" if claim["missing"] else ""
+        missing = (
+            f" What would settle it: {claim['missing']}" if claim["missing"] else ""
+        )
         measured = f"*Measured:* {claim['result']['text']} ({link(claim, names)})."
         return f"- {mark}{claim['statement']}. {measured}{missing}\n"
 
@@ -115,7 +135,8 @@ def ledger(claims: list[Record], names: dict[str, str]) -> str:
 
 
 def article(names: dict[str, str]) -> str:
-    """Every section and every statement of the article, with the chapters that follow it."""
+    """Every section and every statement of the article, with the chapters that follow
+    it."""
 
     def chapters(numbers: tuple[str, ...]) -> str:
         return ", ".join(
@@ -127,28 +148,50 @@ def article(names: dict[str, str]) -> str:
 
     head = "| | The article | Chapters |\n|---|---|---|\n"
     text = ARTICLE + "\n## Sections\n\n" + head
-    text += "".join(f"| {label} | {words} | {chapters(n)} |\n" for label, (words, n) in SECTIONS.items())
-    groups = {"F": "Families", "S": "Steps", "A": "Advantages", "C": "Challenges", "D": "Domains"}
+    text += "".join(
+        f"| {label} | {words} | {chapters(n)} |\n"
+        for label, (words, n) in SECTIONS.items()
+    )
+    groups = {
+        "F": "Families",
+        "S": "Steps",
+        "A": "Advantages",
+        "C": "Challenges",
+        "D": "Domains",
+    }
     for letter, title in groups.items():
         rows = (
-            f"| {x} | {STATEMENTS[x]} | {chapters(n)} |\n" for x, n in CHAPTERS_OF.items() if x[0] == letter
+            f"| {x} | {STATEMENTS[x]} | {chapters(n)} |\n"
+            for x, n in CHAPTERS_OF.items()
+            if x[0] == letter
         )
         text += f"\n## {title}\n\n{head}" + "".join(rows)
     return text
 
 
 def runs(footers: list[Record], names: dict[str, str]) -> str:
-    """Seconds, device and versions of every executed chapter; versions of what the book depends on."""
+    """Seconds, device and versions of every executed chapter; versions of what the book
+    depends on."""
     text = RUNS
     for footer in footers:
-        versions = ", ".join(f"{name} {number}" for name, number in footer["versions"].items())
-        shown = [*(footer[key] for key in ("seconds", "device", "threads", "seed")), versions]
+        versions = ", ".join(
+            f"{name} {number}" for name, number in footer["versions"].items()
+        )
+        shown = [
+            *(footer[key] for key in ("seconds", "device", "threads", "seed")),
+            versions,
+        ]
         text += f"| {link(footer, names)} | " + " | ".join(map(str, shown)) + " |\n"
     project = pyproject()["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["lab"]
     lines += project["optional-dependencies"]["book"]
-    text += "\n## What the book depends on\n\n| Package | Version | Allowed |\n|---|---|---|\n"
-    for wanted in sorted({Requirement(line) for line in lines}, key=lambda wanted: wanted.name.lower()):
+    text += (
+        "\n## What the book depends on\n\n| Package | Version | Allowed "
+        "|\n|---|---|---|\n"
+    )
+    for wanted in sorted(
+        {Requirement(line) for line in lines}, key=lambda wanted: wanted.name.lower()
+    ):
         if wanted.marker is None or wanted.marker.evaluate():
             text += f"| {wanted.name} | {version(wanted.name)} | {wanted.specifier} |\n"
     return text
@@ -166,17 +209,34 @@ def data_cards() -> str:
 
 
 def documented() -> dict[str, list[str]]:
-    """Public module → its public names. A name stands with the shortest path that the library gives it."""
+    """Public module → its public names. A name stands with the shortest path that the
+    library gives it."""
     found: dict[str, list[str]] = {}
     seen: set[int] = set()
-    modules = [module.name for module in pkgutil.walk_packages(mtmm_lib.__path__, "mtmm_lib.")]
+    modules = [
+        module.name for module in pkgutil.walk_packages(mtmm_lib.__path__, "mtmm_lib.")
+    ]
     for path in sorted(modules, key=lambda path: (path.count("."), path)):
         package, _, name = path.rpartition(".")
-        if package == "mtmm_lib.lesson" or name.startswith("_") or name in found.get(package, ()):
-            continue  # a lesson imports from the package; so does who wants a data set of the module's name
+        if (
+            package == "mtmm_lib.lesson"
+            or name.startswith("_")
+            or name in found.get(package, ())
+        ):
+            # a lesson imports from the package; so does who wants a data set of the
+            # module's name
+            continue
         members = vars(importlib.import_module(path))
-        own = {name: value for name, value in members.items() if _home(value).startswith(path)}
-        names = [name for name in members.get("__all__", own) if name in own and not name.startswith("_")]
+        own = {
+            name: value
+            for name, value in members.items()
+            if _home(value).startswith(path)
+        }
+        names = [
+            name
+            for name in members.get("__all__", own)
+            if name in own and not name.startswith("_")
+        ]
         if names := [name for name in names if id(own[name]) not in seen]:
             found[path] = names
             seen |= {id(own[name]) for name in names}
@@ -189,8 +249,16 @@ def _home(value: object) -> str:
 
 def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
     """File name → text of every generated page."""
-    claims = [record for notebook in executed.values() for record in records(notebook, "claim")]
-    footers = [record for notebook in executed.values() for record in records(notebook, "footer")]
+    claims = [
+        record
+        for notebook in executed.values()
+        for record in records(notebook, "claim")
+    ]
+    footers = [
+        record
+        for notebook in executed.values()
+        for record in records(notebook, "footer")
+    ]
     names = {path.stem[:2]: path.stem for path in executed}
     modules = documented().items()
     return {
@@ -198,12 +266,16 @@ def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
         "article.md": article(names),
         "runs.md": runs(footers, names),
         "data-cards.md": data_cards(),
-        **{f"reference/{m}.md": MODULE.format(module=m, names=", ".join(names)) for m, names in modules},
+        **{
+            f"reference/{m}.md": MODULE.format(module=m, names=", ".join(names))
+            for m, names in modules
+        },
     }
 
 
 def write(executed: dict[Path, NotebookNode]) -> None:
-    """Write the pages that changed (an untouched file is not built again) and remove those of the past."""
+    """Write the pages that changed (an untouched file is not built again) and remove
+    those of the past."""
     wanted = pages(executed)
     for path in GENERATED.rglob("*.md"):
         if path.relative_to(GENERATED).as_posix() not in wanted:

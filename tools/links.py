@@ -1,7 +1,9 @@
-"""Ask for every page that the site, the README and CONTRIBUTING link to, and tell which are gone.
+"""Ask for every page that the site, the README and CONTRIBUTING link to, and tell which
+are gone.
 
-Sphinx's own builder ``linkcheck`` does the asking. A page that turns robots away (publishers do, behind a DOI
-that works) or that does not answer in time is listed, but is no failure; a page that is not there is one.
+Sphinx's own builder ``linkcheck`` does the asking. A page that turns robots away
+(publishers do, behind a DOI that works) or that does not answer in time is listed, but
+is no failure; a page that is not there is one.
 """
 
 from __future__ import annotations
@@ -37,14 +39,30 @@ def check(root: Path, cache: Path) -> list[Record]:
     target = root / "_build" / "linkcheck"
     shutil.rmtree(target, ignore_errors=True)
     book = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-q"]
-    records = outcome([*book, "--builder", "custom", "--custom-builder", "linkcheck"], target, cache)
+    records = outcome(
+        [*book, "--builder", "custom", "--custom-builder", "linkcheck"], target, cache
+    )
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "source"), Path(folder, "target")
         source.mkdir()
         for name in TEXTS:
             shutil.copy(root / name, source)
-        plain = [sys.executable, "-m", "sphinx", "-Q", "-C", "-b", "linkcheck", str(source), str(target)]
-        plain += ["-Droot_doc=README", "-Dextensions=myst_parser", "-Dlinkcheck_report_timeouts_as_broken=0"]
+        plain = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-Q",
+            "-C",
+            "-b",
+            "linkcheck",
+            str(source),
+            str(target),
+        ]
+        plain += [
+            "-Droot_doc=README",
+            "-Dextensions=myst_parser",
+            "-Dlinkcheck_report_timeouts_as_broken=0",
+        ]
         records += outcome(plain, target, cache)
     for record in records:
         if TURNED_AWAY.match(record["info"]):
@@ -54,29 +72,39 @@ def check(root: Path, cache: Path) -> list[Record]:
 
 def outcome(command: list[str], target: Path, cache: Path) -> list[Record]:
     environment = {**os.environ, "MTMM_EXECUTION_CACHE": str(cache)}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True
+    )
     results = target / "output.json"
     if not results.exists():
-        raise SystemExit(f"The builder did not come to an end:\n{done.stdout}{done.stderr}")
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+        raise SystemExit(
+            f"The builder did not come to an end:\n{done.stdout}{done.stderr}"
+        )
+    return [
+        json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def judge(records: list[Record]) -> tuple[list[str], list[str]]:
     """The lines to print, and the links that lead nowhere.
 
     Raises:
-        SystemExit: when no page could be reached, which says something about this machine's network only.
+        SystemExit: when no page could be reached, which says something about this
+            machine's network only.
     """
     if records and not any(record["status"] in REACHED for record in records):
         raise SystemExit(
-            f"No network: none of {len(records)} pages could be reached, so nothing is known about the links."
+            f"No network: none of {len(records)} pages could be reached, so nothing "
+            "is known about the links."
         )
     counts = Counter(record["status"] for record in records)
     lines = [", ".join(f"{count} {status}" for status, count in sorted(counts.items()))]
 
     def shown(status: str) -> list[str]:
         text = "{filename}:{lineno}: {uri} ({info})"
-        return [text.format(**record) for record in records if record["status"] == status]
+        return [
+            text.format(**record) for record in records if record["status"] == status
+        ]
 
     for status in ("turned away", "timeout"):
         lines += [f"{status}: {line}" for line in shown(status)]

@@ -1,4 +1,5 @@
-"""Draw the book's one picture as a file for the README, which cannot run the lessons' code."""
+"""Draw the book's one picture as a file for the README, which cannot run the lessons'
+code."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ def main() -> None:
     if "--check" not in sys.argv[1:]:
         TARGET.write_text(drawn, encoding="utf-8")
     elif not TARGET.exists() or TARGET.read_text(encoding="utf-8") != drawn:
-        raise SystemExit(f"{TARGET.relative_to(ROOT)} is out of step: run python -m tools.picture")
+        raise SystemExit(
+            f"{TARGET.relative_to(ROOT)} is out of step: run python -m tools.picture"
+        )
 
 
 if __name__ == "__main__":

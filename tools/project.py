@@ -29,19 +29,25 @@ def pyproject() -> dict[str, Any]:
 
 
 def repository() -> str:
-    """The public address of the repository: ``project.urls.Repository`` is the one place it stands."""
+    """The public address of the repository: ``project.urls.Repository`` is the one
+    place it stands."""
     return pyproject()["project"]["urls"]["Repository"].rstrip("/")
 
 
 def sources(names: list[str] | None = None) -> list[Path]:
-    """The chapters' sources in order; ``names`` (``"01"`` or a whole slug) keeps the ones that match."""
+    """The chapters' sources in order; ``names`` (``"01"`` or a whole slug) keeps the
+    ones that match."""
     found = sorted(SOURCES.glob("[0-9][0-9]-*.md"))
     if not names:
         return found
-    picked = [path for path in found if any(path.stem.startswith(name) for name in names)]
+    picked = [
+        path for path in found if any(path.stem.startswith(name) for name in names)
+    ]
     if not picked:
         there_are = ", ".join(path.stem for path in found)
-        raise SystemExit(f"No chapter matches {', '.join(names)}; there are: {there_are}")
+        raise SystemExit(
+            f"No chapter matches {', '.join(names)}; there are: {there_are}"
+        )
     return picked
 
 
@@ -51,9 +57,19 @@ def notebooks(names: list[str] | None = None) -> list[Path]:
 
 
 def tracked(*patterns: str) -> list[str]:
-    """The files that git tracks, or would if they were added, as paths from the root."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    """The files that git tracks, or would if they were added, as paths from the
+    root."""
+    command = [
+        "git",
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        *patterns,
+    ]
+    listed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     return [name for name in listed.splitlines() if (ROOT / name).exists()]
 
 

@@ -1,7 +1,8 @@
 """What the site serves itself (mathematics, widgets, type), taken from npm packages.
 
-``package.json`` names the packages, their versions and the hashes of their archives. Where npm is not
-available the site loads the same versions of the scripts from their public address, and no fonts.
+``package.json`` names the packages, their versions and the hashes of their archives.
+Where npm is not available the site loads the same versions of the scripts from their
+public address, and no fonts.
 """
 
 from __future__ import annotations
@@ -26,8 +27,14 @@ PUBLIC = "https://cdn.jsdelivr.net/npm"
 FILES = {
     "mathjax": (["es5/tex-chtml-full.js"], ["es5/output/chtml/fonts/woff-v2/*.woff"]),
     "@jupyter-widgets/html-manager": (["dist/embed.js"], ["dist/*.woff2"]),
-    "@fontsource-variable/source-serif-4": (["index.css", "wght-italic.css"], ["files/*-wght-*.woff2"]),
-    "@fontsource-variable/source-sans-3": (["index.css"], ["files/*-wght-normal.woff2"]),
+    "@fontsource-variable/source-serif-4": (
+        ["index.css", "wght-italic.css"],
+        ["files/*-wght-*.woff2"],
+    ),
+    "@fontsource-variable/source-sans-3": (
+        ["index.css"],
+        ["files/*-wght-normal.woff2"],
+    ),
 }
 
 
@@ -38,40 +45,72 @@ def packages() -> dict[str, Any]:
 
 
 def folder(package: str) -> Path:
-    """Where the files of ``package`` lie; the version is in the name, so that a new one is fetched."""
+    """Where the files of ``package`` lie; the version is in the name, so that a new one
+    is fetched."""
     return FOLDER / f"{package}@{packages()['dependencies'][package]}"
 
 
 def addresses(package: str) -> list[str]:
-    """What a page loads: below ``_static`` when it was fetched; else scripts from outside, and no type."""
+    """What a page loads: below ``_static`` when it was fetched; else scripts from
+    outside, and no type."""
     loaded = FILES[package][0]
     if folder(package).exists():
-        return [(folder(package) / name).relative_to(FOLDER).as_posix() for name in loaded]
+        return [
+            (folder(package) / name).relative_to(FOLDER).as_posix() for name in loaded
+        ]
     version = packages()["dependencies"][package]
-    return [f"{PUBLIC}/{package}@{version}/{name}" for name in loaded if name.endswith(".js")]
+    return [
+        f"{PUBLIC}/{package}@{version}/{name}"
+        for name in loaded
+        if name.endswith(".js")
+    ]
 
 
 def fetch() -> None:
-    """Fetch what is not there yet, with npm; without npm, say so and leave the public address."""
+    """Fetch what is not there yet, with npm; without npm, say so and leave the public
+    address."""
     npm = shutil.which("npm")
     for package, version in packages()["dependencies"].items():
         if folder(package).exists():
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            command = ["pack", "--silent", "--pack-destination", scratch, f"{package}@{version}"]
-            if npm is None or subprocess.run([npm, *command], cwd=scratch, capture_output=True).returncode:
-                print(f"npm could not fetch {package} {version}: see tools/vendor.py for what that means")
+            command = [
+                "pack",
+                "--silent",
+                "--pack-destination",
+                scratch,
+                f"{package}@{version}",
+            ]
+            if (
+                npm is None
+                or subprocess.run(
+                    [npm, *command], cwd=scratch, capture_output=True
+                ).returncode
+            ):
+                print(
+                    f"npm could not fetch {package} {version}: see tools/vendor.py "
+                    "for what that means"
+                )
                 continue
             archive = next(Path(scratch).glob("*.tgz"))
             check(archive, packages()["integrity"][package])
-            unpack(archive, folder(package), [*FILES[package][0], *FILES[package][1], "LICENSE*"])
+            unpack(
+                archive,
+                folder(package),
+                [*FILES[package][0], *FILES[package][1], "LICENSE*"],
+            )
 
 
 def check(archive: Path, integrity: str) -> None:
     """Refuse an archive whose SHA-512 is not the one in ``package.json``."""
-    found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    found = (
+        "sha512-"
+        + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    )
     if found != integrity:
-        raise SystemExit(f"{archive.name}: package.json expects {integrity}, the archive has {found}")
+        raise SystemExit(
+            f"{archive.name}: package.json expects {integrity}, the archive has {found}"
+        )
 
 
 def unpack(archive: Path, target: Path, wanted: list[str]) -> None:

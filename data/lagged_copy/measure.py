@@ -1,4 +1,5 @@
-"""How well steps are copied from a sequence that is out of step: prints the table of CARD.md.
+"""How well steps are copied from a sequence that is out of step: prints the table of
+CARD.md.
 
     python data/lagged_copy/measure.py            # about a minute on one thread
 
@@ -36,24 +37,35 @@ class StepByStep(Fusion):
 
 
 class Copier(nn.Module):
-    """Steps with their positions, a fusion that keeps the steps, and a perceptron on those of the sight."""
+    """Steps with their positions, a fusion that keeps the steps, and a perceptron on
+    those of the sight."""
 
     def __init__(self, fusion: Fusion) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict({name: SequenceEncoder(SYMBOLS, DIM, layers=0) for name in fusion.dims})
+        self.encoders = nn.ModuleDict(
+            {name: SequenceEncoder(SYMBOLS, DIM, layers=0) for name in fusion.dims}
+        )
         self.fusion = fusion
-        self.head = nn.Sequential(nn.Linear(DIM, DIM), nn.ReLU(), nn.Linear(DIM, SYMBOLS))
+        self.head = nn.Sequential(
+            nn.Linear(DIM, DIM), nn.ReLU(), nn.Linear(DIM, SYMBOLS)
+        )
 
     def forward(self, batch: Batch) -> Tensor:
-        features = {name: encoder(batch.inputs[name]) for name, encoder in self.encoders.items()}
+        features = {
+            name: encoder(batch.inputs[name]) for name, encoder in self.encoders.items()
+        }
         fused = self.fusion(features).features.tokens  # the sight's come first
         return self.head(fused[:, : batch.inputs["sight"].shape[1]])
 
 
 FUSIONS = {
     "step by step": StepByStep,
-    "cross-modal attention": lambda dims, dim: CrossModalFusion(dims, dim, heads=2, keeps_tokens=True),
-    "bottleneck of 4": lambda dims, dim: BottleneckFusion(dims, dim, heads=2, keeps_tokens=True),
+    "cross-modal attention": lambda dims, dim: CrossModalFusion(
+        dims, dim, heads=2, keeps_tokens=True
+    ),
+    "bottleneck of 4": lambda dims, dim: BottleneckFusion(
+        dims, dim, heads=2, keeps_tokens=True
+    ),
 }
 
 
@@ -66,11 +78,15 @@ def accuracy(name: str, lag: int, seed: int) -> float:
         for chosen in torch.randperm(len(data.train)).split(64):
             batch = data.train[chosen]
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(batch).flatten(0, 1), batch.targets["copy"].flatten())
+            loss = F.cross_entropy(
+                model(batch).flatten(0, 1), batch.targets["copy"].flatten()
+            )
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        return float((model(data.test).argmax(2) == data.test.targets["copy"]).float().mean())
+        return float(
+            (model(data.test).argmax(2) == data.test.targets["copy"]).float().mean()
+        )
 
 
 def main() -> None:

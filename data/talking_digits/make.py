@@ -1,10 +1,13 @@
-r"""Makes `talking_digits.npz`: the words "zero" to "nine", spoken by espeak-ng, as 8-bit log-mel pictures.
+r"""Makes `talking_digits.npz`: the words "zero" to "nine", spoken by espeak-ng, as
+8-bit log-mel pictures.
 
-    python data/talking_digits/make.py            # writes the file beside this script (about a minute)
-    python data/talking_digits/make.py --check    # makes everything again and compares it with the file
+    python data/talking_digits/make.py            # writes the file beside this script
+    (about a minute) python data/talking_digits/make.py --check    # makes everything
+    again and compares it with the file
 
-The same version of espeak-ng gives the same bytes on every run; the file records that version with
-everything else that was used, under the key `recipe`. Needs the program `espeak-ng`.
+The same version of espeak-ng gives the same bytes on every run; the file records that
+version with everything else that was used, under the key `recipe`. Needs the program
+`espeak-ng`.
 """
 
 from __future__ import annotations
@@ -25,9 +28,10 @@ from mtmm_lib.data.sound import LogMel
 FILE = Path(__file__).with_name("talking_digits.npz")
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-#: Accent → espeak-ng's name of it. "en-gb" would be the obvious name of the first, but this version of
-#: the program then ignores the voice variant without a word: ten speakers would be one. "en" is the accent
-#: that the program itself calls "English (Great Britain)".
+#: Accent → espeak-ng's name of it. "en-gb" would be the obvious name of the first, but
+#: this version of the program then ignores the voice variant without a word: ten
+#: speakers would be one. "en" is the accent that the program itself calls "English
+#: (Great Britain)".
 ACCENTS = {
     "British": "en",
     "American": "en-us",
@@ -37,34 +41,47 @@ ACCENTS = {
     "West Midlands": "en-gb-x-gbcwmd",
     "Caribbean": "en-029",
 }
-#: The program's plain male and female voices. Its m4 and f4 are left out: they speak a class slower than
-#: the others at the same setting, so that the rate of a new speaker could not be told.
+#: The program's plain male and female voices. Its m4 and f4 are left out: they speak a
+#: class slower than the others at the same setting, so that the rate of a new speaker
+#: could not be told.
 VOICES = ("m1", "m2", "m3", "m5", "m6", "m7", "f1", "f2", "f3", "f5")
 RATES = {"slow": 125, "medium": 170, "fast": 230}  # words per minute
-PITCHES = {"low": 0, "middle": 50, "high": 99}  # the program's own scale, relative to the voice
+# the program's own scale, relative to the voice
+PITCHES = {
+    "low": 0,
+    "middle": 50,
+    "high": 99,
+}
 
 #: At the rate of espeak-ng's voices, windows of 70 ms, one every 23 ms.
-LOG_MEL = LogMel(sample_rate=22_050, window=1536, hop=512, fft=2048, lowest=60.0, highest=8000.0)
+LOG_MEL = LogMel(
+    sample_rate=22_050, window=1536, hop=512, fft=2048, lowest=60.0, highest=8000.0
+)
 FRAMES = 32
 
 
 def espeak_version() -> str:
-    """Version of the program that is installed, as in "1.51"; empty where there is none."""
+    """Version of the program that is installed, as in "1.51"; empty where there is
+    none."""
     try:
-        text = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            ["espeak-ng", "--version"], capture_output=True, text=True, check=True
+        ).stdout
     except FileNotFoundError:
         return ""
     return re.search(r"text-to-speech: (\S+)", text).group(1)
 
 
 def speak(voice: str, accent: str, rate: str, pitch: str, word: str) -> np.ndarray:
-    """The waveform, int16 `[samples]`, without the pause that the program adds to a sentence."""
+    """The waveform, int16 `[samples]`, without the pause that the program adds to a
+    sentence."""
     # fmt: off
     command = ["espeak-ng", "-z", "-v", f"{ACCENTS[accent]}+{voice}", "-s", str(RATES[rate]),
                "-p", str(PITCHES[pitch]), "--stdout", word]
     # fmt: on
     wave = subprocess.run(command, capture_output=True, check=True).stdout
-    # The header is 44 bytes; its size fields are wrong when the program writes to a pipe.
+    # The header is 44 bytes; its size fields are wrong when the program writes to a
+    # pipe.
     return np.frombuffer(wave[44 : len(wave) - len(wave) % 2], dtype="<i2")
 
 
@@ -73,20 +90,28 @@ def combinations() -> list[tuple[str, str, str, str, str]]:
     return list(itertools.product(VOICES, ACCENTS, RATES, PITCHES, WORDS))
 
 
-def clips(which: Sequence[tuple[str, str, str, str, str]]) -> tuple[np.ndarray, np.ndarray]:
-    """Speaks the given combinations: log-mel uint8 `[N, FRAMES, BANDS]` and frames filled, uint8 `[N]`."""
+def clips(
+    which: Sequence[tuple[str, str, str, str, str]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Speaks the given combinations: log-mel uint8 `[N, FRAMES, BANDS]` and frames
+    filled, uint8 `[N]`."""
     with ThreadPoolExecutor(2) as pool:
         made = [LOG_MEL(wave) for wave in pool.map(lambda clip: speak(*clip), which)]
     frames = np.array([len(levels) for levels in made])
     if frames.max() > FRAMES:
-        raise ValueError(f"a clip fills {frames.max()} frames, and there is room for {FRAMES}")
-    return np.stack([np.pad(x, ((0, FRAMES - len(x)), (0, 0))) for x in made]), frames.astype(np.uint8)
+        raise ValueError(
+            f"a clip fills {frames.max()} frames, and there is room for {FRAMES}"
+        )
+    return np.stack(
+        [np.pad(x, ((0, FRAMES - len(x)), (0, 0))) for x in made]
+    ), frames.astype(np.uint8)
 
 
 def build() -> dict[str, np.ndarray]:
     """The arrays of the file: each different log-mel once.
 
-    A clip that two accents make alike is kept with accent −1: nobody can hear which of them it is.
+    A clip that two accents make alike is kept with accent −1: nobody can hear which of
+    them it is.
 
     Raises:
         ValueError: when clips of different voices, rates, pitches or words are alike.
@@ -94,7 +119,10 @@ def build() -> dict[str, np.ndarray]:
     which = combinations()
     log_mels, frames = clips(which)
     names = [VOICES, tuple(ACCENTS), tuple(RATES), tuple(PITCHES), WORDS]
-    labels = np.array([[n.index(v) for n, v in zip(names, clip, strict=True)] for clip in which], np.int8)
+    labels = np.array(
+        [[n.index(v) for n, v in zip(names, clip, strict=True)] for clip in which],
+        np.int8,
+    )
 
     _, first, group = np.unique(
         log_mels.reshape(len(which), -1), axis=0, return_index=True, return_inverse=True
@@ -106,15 +134,27 @@ def build() -> dict[str, np.ndarray]:
         if (alike[:, 1] != labels[kept, 1]).any():
             labels[kept, 1] = -1
     kept = np.sort(first)
+    # fmt: skip
     recipe = {
         "tool": f"espeak-ng {espeak_version()}",
         "arguments": "-z -v ACCENT+VOICE -s RATE -p PITCH --stdout WORD",
-        "words": WORDS, "voices": VOICES, "accents": ACCENTS, "rates": RATES, "pitches": PITCHES,
-        "sample_rate_hz": LOG_MEL.sample_rate, "window": LOG_MEL.window, "hop": LOG_MEL.hop,
-        "fft": LOG_MEL.fft, "lowest_hz": LOG_MEL.lowest, "highest_hz": LOG_MEL.highest,
-        "range_db": LOG_MEL.range_db, "step_db": LOG_MEL.step_db,
-    }  # fmt: skip
-    columns = dict(zip(("voice", "accent", "rate", "pitch", "digit"), labels[kept].T, strict=True))
+        "words": WORDS,
+        "voices": VOICES,
+        "accents": ACCENTS,
+        "rates": RATES,
+        "pitches": PITCHES,
+        "sample_rate_hz": LOG_MEL.sample_rate,
+        "window": LOG_MEL.window,
+        "hop": LOG_MEL.hop,
+        "fft": LOG_MEL.fft,
+        "lowest_hz": LOG_MEL.lowest,
+        "highest_hz": LOG_MEL.highest,
+        "range_db": LOG_MEL.range_db,
+        "step_db": LOG_MEL.step_db,
+    }
+    columns = dict(
+        zip(("voice", "accent", "rate", "pitch", "digit"), labels[kept].T, strict=True)
+    )
     return {
         "log_mel": log_mels[kept],
         "frames": frames[kept],
@@ -127,16 +167,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="compare with the file, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the file, write nothing"
+    )
     arguments = parser.parse_args()
     arrays = build()
     if arguments.check:
         with np.load(FILE) as stored:
-            different = [key for key in arrays if not np.array_equal(arrays[key], stored[key])]
+            different = [
+                key for key in arrays if not np.array_equal(arrays[key], stored[key])
+            ]
         raise SystemExit(f"these arrays differ: {different}" if different else 0)
     np.savez_compressed(FILE, **arrays)
     print(
-        f"{FILE.name}: {len(arrays['log_mel'])} of {len(combinations())} clips, {FILE.stat().st_size} bytes"
+        f"{FILE.name}: {len(arrays['log_mel'])} of {len(combinations())} clips, "
+        f"{FILE.stat().st_size} bytes"
     )
 
 

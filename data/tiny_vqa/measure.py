@@ -1,4 +1,5 @@
-"""How well small models answer Tiny VQA, from one modality and from both: prints a table of CARD.md.
+"""How well small models answer Tiny VQA, from one modality and from both: prints a
+table of CARD.md.
 
     python data/tiny_vqa/measure.py            # about two minutes on one thread
 
@@ -55,15 +56,28 @@ def main() -> None:
             data = tiny_vqa(seed=seed)
             torch.manual_seed(seed)
             model = build(modalities, sub_tasks)
-            fit(model, data.train, valid=data.valid, epochs=30, lr=2e-3, seed=seed, progress=False)
+            fit(
+                model,
+                data.train,
+                valid=data.valid,
+                epochs=30,
+                lr=2e-3,
+                seed=seed,
+                progress=False,
+            )
             with torch.no_grad():
                 answers = model(data.test).predictions["answer"].argmax(1)
             right = (answers == data.test.targets["answer"]).float()
-            kinds = [right[data.test.targets["kind"] == k].mean() for k in range(len(KINDS))]
+            kinds = [
+                right[data.test.targets["kind"] == k].mean() for k in range(len(KINDS))
+            ]
             rows.append([float(right.mean()), *map(float, kinds)])
         mean = 100 * np.mean(rows, 0)
         spread = 100 * np.std([row[0] for row in rows], ddof=1)
-        print(f"| {name} | {mean[0]:.1f} ± {spread:.1f} | {' | '.join(f'{m:.1f}' for m in mean[1:])} |")
+        print(
+            f"| {name} | {mean[0]:.1f} ± {spread:.1f} | "
+            f"{' | '.join(f'{m:.1f}' for m in mean[1:])} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 r"""Gradient balancers: one direction out of the tasks' gradients.
 
-T losses give T gradients of what the tasks share. A gradient balancer looks at their inner products, the
-Gramian $G_{st} = g_s^\top g_t$, asks a weighting (`mtmm_lib.balancing.weightings`) for weights, and sets
-the gradient of the shared parameters to $\sum_t w_t\,g_t$. What one task has for itself, its head above
-all, gets the gradient of that task's loss, unweighted.
+T losses give T gradients of what the tasks share. A gradient balancer looks at their
+inner products, the Gramian $G_{st} = g_s^\top g_t$, asks a weighting
+(`mtmm_lib.balancing.weightings`) for weights, and sets the gradient of the shared
+parameters to $\sum_t w_t\,g_t$. What one task has for itself, its head above all, gets
+the gradient of that task's loss, unweighted.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 Level = Literal["parameters", "features"]
 
-#: Numbers of each gradient that are multiplied at once: as many as a CPU's caches hold, or as keep a GPU
-#: busy.
+#: Numbers of each gradient that are multiplied at once: as many as a CPU's caches hold,
+#: or as keep a GPU busy.
 CHUNK, LARGE_CHUNK = 24_000, 250_000
 
 #: Added to a loss whose logarithm is taken, so that a loss of zero does no harm.
@@ -36,8 +37,8 @@ SMALL = 1e-8
 def outside(
     losses: Mapping[str, Tensor], output: Output, model: nn.Module
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The losses to balance, and the sum of what is added unweighted (`None` for nothing): penalties, and the
-    losses of tasks that want no part in balancing."""
+    """The losses to balance, and the sum of what is added unweighted (`None` for
+    nothing): penalties, and the losses of tasks that want no part in balancing."""
     inside = {name: loss for name, loss in losses.items() if model.tasks[name].balanced}
     others = [loss for name, loss in losses.items() if name not in inside]
     others += output.penalties.values()
@@ -47,12 +48,14 @@ def outside(
 class TaskGradients:
     r"""The gradients of several losses, where they meet and where they do not.
 
-    At level `"parameters"` they meet in the parameters that two or more losses reach; a loss that does not
-    reach one of them has a zero gradient there. At level `"features"` they meet in z, `[B, ...]`, through
-    which all of them go. Everything else belongs to one loss.
+    At level `"parameters"` they meet in the parameters that two or more losses reach; a
+    loss that does not reach one of them has a zero gradient there. At level
+    `"features"` they meet in z, `[B, ...]`, through which all of them go. Everything
+    else belongs to one loss.
 
-    In several processes each has a share of every gradient, of which the whole one is the sum. The Gramian is
-    that of the whole gradients; `apply` leaves each process with a share of the result.
+    In several processes each has a share of every gradient, of which the whole one is
+    the sum. The Gramian is that of the whole gradients; `apply` leaves each process
+    with a share of the result.
 
     Args:
         losses: task → scalar.
@@ -62,9 +65,8 @@ class TaskGradients:
         keep_graph: leave the graph as it is, for another backward pass.
 
     Raises:
-        ValueError: at level `"features"`, when there is no cut, or when losses reach what others reach,
-            too, but
-            not through it.
+        ValueError: at level `"features"`, when there is no cut, or when losses reach
+            what others reach, too, but not through it.
     """
 
     def __init__(
@@ -79,7 +81,8 @@ class TaskGradients:
         self.z = z if level == "features" else None
         #: The parameters that one loss alone reaches, with its gradient.
         self.own: list[tuple[Tensor, Tensor]] = []
-        #: Where gradients meet, and for each place the gradient of every loss; `None`: it does not get there.
+        #: Where gradients meet, and for each place the gradient of every loss; `None`:
+        #: it does not get there.
         self.places: list[Tensor] = []
         self.rows: list[list[Tensor | None]] = []
         if level == "features":
@@ -90,56 +93,99 @@ class TaskGradients:
             raise ValueError(f"level is 'parameters' or 'features', got {level!r}")
 
     def _at_parameters(
-        self, losses: list[Tensor], parameters: Sequence[Tensor] | None, keep_graph: bool
+        self,
+        losses: list[Tensor],
+        parameters: Sequence[Tensor] | None,
+        keep_graph: bool,
     ) -> None:
-        parameters = list(_leaves(losses).values()) if parameters is None else list(parameters)
+        parameters = (
+            list(_leaves(losses).values()) if parameters is None else list(parameters)
+        )
         gradients = [
             torch.autograd.grad(
-                loss, parameters, retain_graph=keep_graph or i < len(losses) - 1, allow_unused=True
+                loss,
+                parameters,
+                retain_graph=keep_graph or i < len(losses) - 1,
+                allow_unused=True,
             )
             for i, loss in enumerate(losses)
         ]
         reached = [[g is not None for g in row] for row in gradients]
         if _world() > 1:  # a task may have labels in some processes only
-            reached = (_sum(torch.tensor(reached, dtype=torch.float32, device=losses[0].device)) > 0).tolist()
+            reached = (
+                _sum(
+                    torch.tensor(reached, dtype=torch.float32, device=losses[0].device)
+                )
+                > 0
+            ).tolist()
         for p, row, reach in zip(
-            parameters, zip(*gradients, strict=True), zip(*reached, strict=True), strict=True
+            parameters,
+            zip(*gradients, strict=True),
+            zip(*reached, strict=True),
+            strict=True,
         ):
             if sum(reach) > 1:
                 if _world() > 1:
-                    whole = _sum(torch.stack([torch.zeros_like(p) if g is None else g for g in row]))
-                    row = [g if there else None for g, there in zip(whole, reach, strict=True)]
+                    whole = _sum(
+                        torch.stack(
+                            [torch.zeros_like(p) if g is None else g for g in row]
+                        )
+                    )
+                    row = [
+                        g if there else None
+                        for g, there in zip(whole, reach, strict=True)
+                    ]
                 self.places.append(p)
                 self.rows.append(list(row))
             else:
                 self.own += [(p, g) for g in row if g is not None]
 
-    def _at_features(self, losses: Mapping[str, Tensor], parameters: Sequence[Tensor] | None) -> None:
+    def _at_features(
+        self, losses: Mapping[str, Tensor], parameters: Sequence[Tensor] | None
+    ) -> None:
         if self.z is None:
             raise ValueError(
-                "the model has no cut that all tasks go through, so that there are no features to compare "
+                "the model has no cut that all tasks go through, so that there are "
+                "no features to compare "
                 "gradients at; use level='parameters'"
             )
         below = _leaves([self.z])
         own = {name: _leaves([loss], self.z) for name, loss in losses.items()}
         trained = None if parameters is None else {id(p) for p in parameters}
         if trained is not None:  # what else the losses reach is nobody's parameter
-            own = {name: {i: p for i, p in leaves.items() if i in trained} for name, leaves in own.items()}
-        others = [set(below).union(*(own[other] for other in own if other != name)) for name in own]
-        around = [name for name, taken in zip(own, others, strict=True) if own[name].keys() & taken]
+            own = {
+                name: {i: p for i, p in leaves.items() if i in trained}
+                for name, leaves in own.items()
+            }
+        others = [
+            set(below).union(*(own[other] for other in own if other != name))
+            for name in own
+        ]
+        around = [
+            name
+            for name, taken in zip(own, others, strict=True)
+            if own[name].keys() & taken
+        ]
         if around:
             raise ValueError(
-                f"the losses of tasks {around} reach shared parameters around the cut, where their gradients "
-                "at the features would not show it; use level='parameters' (the cut is the output of the "
-                "trunk under hard sharing and of the fusion otherwise; a compiled forward pass has none)"
+                f"the losses of tasks {around} reach shared parameters around the "
+                "cut, where their gradients "
+                "at the features would not show it; use level='parameters' (the cut "
+                "is the output of the "
+                "trunk under hard sharing and of the fusion otherwise; a compiled "
+                "forward pass has none)"
             )
         row: list[Tensor | None] = []
         for name, loss in losses.items():
             mine = list(own[name].values())
             wanted = [self.z, *mine] if self.z.requires_grad else mine
-            gradients = list(torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True))
+            gradients = list(
+                torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+            )
             row.append(gradients.pop(0) if self.z.requires_grad else None)
-            self.own += [(p, g) for p, g in zip(mine, gradients, strict=True) if g is not None]
+            self.own += [
+                (p, g) for p, g in zip(mine, gradients, strict=True) if g is not None
+            ]
         if any(g is not None for g in row) or _world() > 1:
             self.places, self.rows = [self.z], [row]
 
@@ -155,7 +201,8 @@ class TaskGradients:
         size = len(self.names)
         total = torch.zeros(size, size, dtype=wide, device=device)
         chunk = min(
-            CHUNK if device.type == "cpu" else LARGE_CHUNK, max((p.numel() for p in self.places), default=0)
+            CHUNK if device.type == "cpu" else LARGE_CHUNK,
+            max((p.numel() for p in self.places), default=0),
         )
         buffer = torch.empty(size, chunk, dtype=wide, device=device)
         for row in self.rows:
@@ -182,26 +229,34 @@ class TaskGradients:
         return gramian
 
     def meeting(self) -> list[bool]:
-        """Which of the losses meet others, that is, get to one of the places where gradients meet."""
-        found = [any(row[t] is not None for row in self.rows) for t in range(len(self.names))]
+        """Which of the losses meet others, that is, get to one of the places where
+        gradients meet."""
+        found = [
+            any(row[t] is not None for row in self.rows) for t in range(len(self.names))
+        ]
         if self.z is not None and _world() > 1:
-            found = (_sum(torch.tensor(found, dtype=torch.float32, device=self.z.device)) > 0).tolist()
+            found = (
+                _sum(torch.tensor(found, dtype=torch.float32, device=self.z.device)) > 0
+            ).tolist()
         return found
 
     def apply(self, weights: Iterable[float], unweighted: Tensor | None = None) -> None:
-        r"""Adds the result to `.grad`: $\sum_t w_t\,g_t$ where gradients meet, each loss's own elsewhere. It
-        works once: the gradients are then gone.
+        r"""Adds the result to `.grad`: $\sum_t w_t\,g_t$ where gradients meet, each
+        loss's own elsewhere. It works once: the gradients are then gone.
 
         Args:
             weights: one for each loss.
-            unweighted: at level `"features"`, a scalar whose gradient goes back in the same pass.
+            unweighted: at level `"features"`, a scalar whose gradient goes back in the
+                same pass.
         """
         _add([p for p, _ in self.own], [g for _, g in self.own], 1.0)
         weights = list(weights)
         if self.z is None:
             for t, weight in enumerate(weights):
                 here = [
-                    (p, row[t]) for p, row in zip(self.places, self.rows, strict=True) if row[t] is not None
+                    (p, row[t])
+                    for p, row in zip(self.places, self.rows, strict=True)
+                    if row[t] is not None
                 ]
                 # Every process has the whole of it, and the shares will be added up.
                 _add([p for p, _ in here], [g for _, g in here], weight / _world())
@@ -210,7 +265,9 @@ class TaskGradients:
             return
         roots = []
         for row in self.rows:
-            total = torch.zeros_like(self.z, dtype=torch.promote_types(self.z.dtype, torch.float32))
+            total = torch.zeros_like(
+                self.z, dtype=torch.promote_types(self.z.dtype, torch.float32)
+            )
             for t, weight in enumerate(weights):
                 if row[t] is not None:
                     total.add_(row[t], alpha=weight)
@@ -222,29 +279,37 @@ class TaskGradients:
 
 
 def backward(
-    losses: Mapping[str, Tensor], z: Tensor | None, weighting: Weighting, level: Level = "parameters"
+    losses: Mapping[str, Tensor],
+    z: Tensor | None,
+    weighting: Weighting,
+    level: Level = "parameters",
 ) -> dict[str, float]:
-    r"""One balanced backward pass, for a training loop of one's own; like `sum(losses).backward()`.
+    r"""One balanced backward pass, for a training loop of one's own; like
+    `sum(losses).backward()`.
 
         z = trunk(x)
         losses = {"digit": cross_entropy(digit(z), y), "ink": mse_loss(ink(z), v)}
         weights = backward(losses, z, weightings.upgrad)
         optimizer.step()
 
-    Shared parameters get $\sum_t w_t\,g_t$ added to their `.grad`, all others the gradient of their own loss.
-    With one loss alone there is nothing to balance, and it is backpropagated as it is.
+    Shared parameters get $\sum_t w_t\,g_t$ added to their `.grad`, all others the
+    gradient of their own loss. With one loss alone there is nothing to balance, and it
+    is backpropagated as it is.
 
     Args:
         losses: task → scalar.
-        z: the features, `[B, ...]`, that all losses are computed from; `None` will do at level
-            `"parameters"`.
-        weighting: of `mtmm_lib.balancing.weightings`, or any function from a Gramian to weights.
-        level: `"parameters"`: gradients of all parameters that two or more losses reach, at the price of a
-            backward pass through the trunk for each loss. `"features"`: gradients of z, at the price of
-            hardly more than one backward pass. The weights are then those of an approximation: of two
-            losses that disagree at z it is not certain that they disagree at the parameters, nor the other
-            way round. And gradients at z are shorter, the more samples a batch has: for `nash_mtl` and
-            `fair_grad`, whose weights grow as gradients shrink, each level wants its own learning rate.
+        z: the features, `[B, ...]`, that all losses are computed from; `None` will do
+            at level `"parameters"`.
+        weighting: of `mtmm_lib.balancing.weightings`, or any function from a Gramian to
+            weights.
+        level: `"parameters"`: gradients of all parameters that two or more losses
+            reach, at the price of a backward pass through the trunk for each loss.
+            `"features"`: gradients of z, at the price of hardly more than one backward
+            pass. The weights are then those of an approximation: of two losses that
+            disagree at z it is not certain that they disagree at the parameters, nor
+            the other way round. And gradients at z are shorter, the more samples a
+            batch has: for `nash_mtl` and `fair_grad`, whose weights grow as gradients
+            shrink, each level wants its own learning rate.
 
     Returns:
         task → weight.
@@ -256,7 +321,9 @@ def backward(
     return _balance(TaskGradients(losses, z, level), weighting, None)
 
 
-def _balance(gradients: TaskGradients, weighting: Weighting, unweighted: Tensor | None) -> dict[str, float]:
+def _balance(
+    gradients: TaskGradients, weighting: Weighting, unweighted: Tensor | None
+) -> dict[str, float]:
     meeting, weights = gradients.meeting(), np.ones(len(gradients.names))
     if sum(meeting) > 1:
         weights[meeting] = weighting(gradients.gramian()[np.ix_(meeting, meeting)])
@@ -265,25 +332,30 @@ def _balance(gradients: TaskGradients, weighting: Weighting, unweighted: Tensor 
 
 
 class GradientBalancer:
-    r"""Balances the tasks' gradients by a weighting; used as `fit(..., balancer=GradientBalancer(upgrad))`.
+    r"""Balances the tasks' gradients by a weighting; used as `fit(...,
+    balancer=GradientBalancer(upgrad))`.
 
-    DB-MTL (Lin et al., 2023) is `GradientBalancer(equal_norms, log_losses=True, momentum=0.9)`.
+    DB-MTL (Lin et al., 2023) is `GradientBalancer(equal_norms, log_losses=True,
+    momentum=0.9)`.
 
     Args:
-        weighting: of `mtmm_lib.balancing.weightings`, or any function from a Gramian `[T, T]` to weights
-            `[T]`; T is the number of tasks that have labels in the batch. An argument called `rng` gets a
-            generator of the balancer's own. Options are given by `functools.partial(cagrad, c=0.4)`.
+        weighting: of `mtmm_lib.balancing.weightings`, or any function from a Gramian
+            `[T, T]` to weights `[T]`; T is the number of tasks that have labels in the
+            batch. An argument called `rng` gets a generator of the balancer's own.
+            Options are given by `functools.partial(cagrad, c=0.4)`.
         level: where gradients are compared; see `backward`.
-        log_losses: take $\log \ell_t$ for the loss of each task, which has to be positive: the gradients
-            become $\nabla\ell_t / \ell_t$, also those of the heads, and no unit of a loss matters any more.
-        momentum: β; compare and combine running means of the gradients,
-            $\hat g_t \leftarrow \beta\,\hat g_t + (1 - \beta)\,g_t$ from zero on, kept for each task. It
-            costs the memory of one more gradient per task, and needs level `"parameters"`: at the features
-            each batch is another place.
+        log_losses: take $\log \ell_t$ for the loss of each task, which has to be
+            positive: the gradients become $\nabla\ell_t / \ell_t$, also those of the
+            heads, and no unit of a loss matters any more.
+        momentum: β; compare and combine running means of the gradients, $\hat g_t
+            \leftarrow \beta\,\hat g_t + (1 - \beta)\,g_t$ from zero on, kept for each
+            task. It costs the memory of one more gradient per task, and needs level
+            `"parameters"`: at the features each batch is another place.
         seed: of the generator.
 
     Raises:
-        ValueError: for an unknown level, or a momentum that is outside [0, 1) or at level `"features"`.
+        ValueError: for an unknown level, or a momentum that is outside [0, 1) or at
+            level `"features"`.
     """
 
     def __init__(
@@ -298,8 +370,15 @@ class GradientBalancer:
         if level not in ("parameters", "features"):
             raise ValueError(f"level is 'parameters' or 'features', got {level!r}")
         if not 0 <= momentum < 1 or (momentum and level == "features"):
-            raise ValueError(f"momentum is in [0, 1), and 0 at level 'features', got {momentum}")
-        self.weighting, self.level, self.log_losses, self.momentum = weighting, level, log_losses, momentum
+            raise ValueError(
+                f"momentum is in [0, 1), and 0 at level 'features', got {momentum}"
+            )
+        self.weighting, self.level, self.log_losses, self.momentum = (
+            weighting,
+            level,
+            log_losses,
+            momentum,
+        )
         self.seed, self.rng = seed, np.random.default_rng(seed)
         self._draws = "rng" in inspect.signature(weighting).parameters
         #: Task → number of a parameter in the model → its running mean.
@@ -307,27 +386,36 @@ class GradientBalancer:
 
     def __repr__(self) -> str:
         partial = isinstance(self.weighting, functools.partial)
-        name = getattr(self.weighting.func if partial else self.weighting, "__name__", "weighting")
+        name = getattr(
+            self.weighting.func if partial else self.weighting, "__name__", "weighting"
+        )
         options = self.weighting.keywords if partial else {}
         return (
-            f"GradientBalancer({name}, {options}, level={self.level!r}, log_losses={self.log_losses}, "
+            f"GradientBalancer({name}, {options}, level={self.level!r}, "
+            f"log_losses={self.log_losses}, "
             f"momentum={self.momentum}, seed={self.seed})"
         )
 
-    def backward(self, losses: dict[str, Tensor], output: Output, model: nn.Module) -> dict[str, float]:
-        """See `mtmm_lib.balancing.Balancer`. Penalties, and the losses of tasks that are not `balanced`,
-        are added unweighted.
+    def backward(
+        self, losses: dict[str, Tensor], output: Output, model: nn.Module
+    ) -> dict[str, float]:
+        """See `mtmm_lib.balancing.Balancer`. Penalties, and the losses of tasks that
+        are not `balanced`, are added unweighted.
 
         Raises:
-            ValueError: at level `"features"`, for tasks whose losses go around the cut (named), and for
-                models without one; with `log_losses`, for a negative loss.
+            ValueError: at level `"features"`, for tasks whose losses go around the cut
+                (named), and for models without one; with `log_losses`, for a negative
+                loss.
             FloatingPointError: when a gradient is not finite (named: the task).
         """
         balanced, unweighted = outside(losses, output, model)
         weights = dict.fromkeys(losses, 1.0)
         values = {name: 1.0 for name in balanced}
         if self.log_losses:
-            values = {name: value + SMALL for name, value in positive(numbers(balanced)).items()}
+            values = {
+                name: value + SMALL
+                for name, value in positive(numbers(balanced)).items()
+            }
             balanced = {name: (loss + SMALL).log() for name, loss in balanced.items()}
         if unweighted is not None and (self.level == "parameters" or not balanced):
             unweighted.backward(retain_graph=bool(balanced))
@@ -337,7 +425,11 @@ class GradientBalancer:
             gradients = TaskGradients(balanced, output.shared, self.level, parameters)
             if self.momentum:
                 self._average(gradients, parameters)
-            weighting = functools.partial(self.weighting, rng=self.rng) if self._draws else self.weighting
+            weighting = (
+                functools.partial(self.weighting, rng=self.rng)
+                if self._draws
+                else self.weighting
+            )
             found = _balance(gradients, weighting, unweighted)
             weights |= {name: weight / values[name] for name, weight in found.items()}
         return weights
@@ -369,7 +461,8 @@ def positive(losses: dict[str, float]) -> dict[str, float]:
     for name, value in losses.items():
         if value < 0:
             raise ValueError(
-                f"this balancer takes logarithms, and the loss of task {name!r} is {value:.4g}; "
+                f"this balancer takes logarithms, and the loss of task {name!r} is "
+                f"{value:.4g}; "
                 "use losses that cannot be negative, or another balancer"
             )
     return losses
@@ -377,7 +470,13 @@ def positive(losses: dict[str, float]) -> dict[str, float]:
 
 def numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
     """The losses as numbers, by one transfer from the device."""
-    return dict(zip(losses, torch.stack([loss.detach() for loss in losses.values()]).tolist(), strict=True))
+    return dict(
+        zip(
+            losses,
+            torch.stack([loss.detach() for loss in losses.values()]).tolist(),
+            strict=True,
+        )
+    )
 
 
 def _add(parameters: list[Tensor], gradients: list[Tensor], weight: float) -> None:
@@ -389,8 +488,11 @@ def _add(parameters: list[Tensor], gradients: list[Tensor], weight: float) -> No
 
 
 def _leaves(roots: Iterable[Tensor], cut: Tensor | None = None) -> dict[int, Tensor]:
-    """What the roots depend on, other than through the cut: id → tensor that collects a gradient."""
-    barrier = get_gradient_edge(cut)[:2] if cut is not None and cut.requires_grad else None
+    """What the roots depend on, other than through the cut: id → tensor that collects a
+    gradient."""
+    barrier = (
+        get_gradient_edge(cut)[:2] if cut is not None and cut.requires_grad else None
+    )
     edges = [get_gradient_edge(root)[:2] for root in roots if root.requires_grad]
     found, seen = {}, set()
     while edges:
@@ -406,7 +508,11 @@ def _leaves(roots: Iterable[Tensor], cut: Tensor | None = None) -> dict[int, Ten
 
 def _world() -> int:
     distributed = torch.distributed
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return (
+        distributed.get_world_size()
+        if distributed.is_available() and distributed.is_initialized()
+        else 1
+    )
 
 
 def _sum(value: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 r"""Weightings: from the Gramian of the tasks' gradients to their weights.
 
-A gradient balancer combines the gradients $g_t$ of T tasks to one direction $d = \sum_t w_t\,g_t$. For all
-methods here the weights depend on nothing but the inner products $G_{st} = g_s^\top g_t$: each is a function
-`[T, T]` → `[T]`, in NumPy and float64. Lengths of d differ between methods, and a learning rate that suits
-one is too large for another. What the published methods say is kept:
+A gradient balancer combines the gradients $g_t$ of T tasks to one direction $d = \sum_t
+w_t\,g_t$. For all methods here the weights depend on nothing but the inner products
+$G_{st} = g_s^\top g_t$: each is a function `[T, T]` → `[T]`, in NumPy and float64.
+Lengths of d differ between methods, and a learning rate that suits one is too large for
+another. What the published methods say is kept:
 
 | | Weights | d when all T gradients are the same g |
 |---|---|---|
@@ -18,8 +19,9 @@ one is too large for another. What the published methods say is kept:
 | `upgrad` | each at least 1/T: a mean | g |
 | `equal_norms` | each at least 1: a sum | T g |
 
-A gradient that is zero does not say where to go. Most methods then do as if the task were not there; MGDA,
-for which a zero gradient means that its task cannot improve, stops.
+A gradient that is zero does not say where to go. Most methods then do as if the task
+were not there; MGDA, for which a zero gradient means that its task cannot improve,
+stops.
 """
 
 from __future__ import annotations
@@ -28,7 +30,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mtmm_lib.balancing.solvers import RIDGE, inverse_power, lengths, nonnegative_least_squares
+from mtmm_lib.balancing.solvers import (
+    RIDGE,
+    inverse_power,
+    lengths,
+    nonnegative_least_squares,
+)
 
 #: Gramian `[T, T]` → weights `[T]`.
 Weighting = Callable[[np.ndarray], np.ndarray]
@@ -37,7 +44,9 @@ Weighting = Callable[[np.ndarray], np.ndarray]
 def _checked(gramian: np.ndarray) -> np.ndarray:
     gramian = np.asarray(gramian, np.float64)
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or not gramian.size:
-        raise ValueError(f"a Gramian has the shape [T, T] with T >= 1, got {list(gramian.shape)}")
+        raise ValueError(
+            f"a Gramian has the shape [T, T] with T >= 1, got {list(gramian.shape)}"
+        )
     if not np.isfinite(gramian).all():
         raise ValueError("the Gramian has entries that are not finite")
     return gramian
@@ -49,18 +58,20 @@ def mean(gramian: np.ndarray) -> np.ndarray:
 
 
 def mgda(gramian: np.ndarray) -> np.ndarray:
-    r"""The shortest convex combination, $\min_w \lVert\sum_t w_t g_t\rVert$ over $w \ge 0$, $\sum_t w_t = 1$.
+    r"""The shortest convex combination, $\min_w \lVert\sum_t w_t g_t\rVert$ over $w \ge
+    0$, $\sum_t w_t = 1$.
 
-    It makes the same progress for every task that has weight, and at least as much for the others; it is zero
-    where no direction improves all tasks. Short gradients get much weight (Désidéri, 2012; Sener & Koltun,
-    2018). For two tasks $w_1 = (G_{22} - G_{12}) / (G_{11} + G_{22} - 2 G_{12})$, clipped to [0, 1].
+    It makes the same progress for every task that has weight, and at least as much for
+    the others; it is zero where no direction improves all tasks. Short gradients get
+    much weight (Désidéri, 2012; Sener & Koltun, 2018). For two tasks $w_1 = (G_{22} -
+    G_{12}) / (G_{11} + G_{22} - 2 G_{12})$, clipped to [0, 1].
     """
     gramian = _checked(gramian)
     zero = np.diagonal(gramian) <= 0
     if zero.any():
         return zero / zero.sum()
-    # In units of each gradient's length, v = n w, the constraint reads a·v = 1. The minimum of
-    # v·Cv + (a·v - 1)² over v ≥ 0 is a multiple of the solution.
+    # In units of each gradient's length, v = n w, the constraint reads a·v = 1. The
+    # minimum of v·Cv + (a·v - 1)² over v ≥ 0 is a multiple of the solution.
     n = lengths(gramian)
     a = n.min() / n
     v = nonnegative_least_squares(gramian / np.outer(n, n) + np.outer(a, a), a)
@@ -70,21 +81,28 @@ def mgda(gramian: np.ndarray) -> np.ndarray:
 def pcgrad(gramian: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
     r"""Conflicts are projected away: $d = \sum_t g_t'$ (Yu et al., 2020).
 
-    Each gradient visits the others' in turn; where $g_t'^\top g_s < 0$, it loses its component along $g_s$,
-    $g_t' \leftarrow g_t' - \frac{g_t'^\top g_s}{\lVert g_s\rVert^2}\,g_s$.
+    Each gradient visits the others' in turn; where $g_t'^\top g_s < 0$, it loses its
+    component along $g_s$, $g_t' \leftarrow g_t' - \frac{g_t'^\top g_s}{\lVert
+    g_s\rVert^2}\,g_s$.
 
     Args:
         gramian: G `[T, T]`.
-        rng: draws the order of the visits, for each gradient another, as in the paper. Without it each visits
-            the others in the order of the tasks. For two tasks there is only one order.
+        rng: draws the order of the visits, for each gradient another, as in the paper.
+            Without it each visits the others in the order of the tasks. For two tasks
+            there is only one order.
     """
     gramian = _checked(gramian)
     size, n = len(gramian), lengths(gramian)
     cosines = gramian / np.outer(n, n)
-    others = np.array([np.delete(np.arange(size), t) for t in range(size)])  # [T, T - 1]
+    # [T, T - 1]
+    others = np.array([np.delete(np.arange(size), t) for t in range(size)])
     if rng is not None:
         others = rng.permuted(others, axis=1)
-    rows, projected = np.arange(size), np.eye(size)  # row t: g_t' in units of the gradients' directions
+    # row t: g_t' in units of the gradients' directions
+    rows, projected = (
+        np.arange(size),
+        np.eye(size),
+    )
     for visited in others.T:
         along = np.minimum((projected * cosines[visited]).sum(1), 0)
         projected[rows, visited] -= along
@@ -94,13 +112,15 @@ def pcgrad(gramian: np.ndarray, rng: np.random.Generator | None = None) -> np.nd
 def cagrad(gramian: np.ndarray, c: float = 0.5) -> np.ndarray:
     r"""The best for the worst-off task not far from the mean $g_0$ (Liu et al., 2021).
 
-    $\max_d \min_t g_t^\top d$ such that $\lVert d - g_0\rVert \le c\,\lVert g_0\rVert$. It is solved exactly:
-    for a wanted progress m, the shortest $e = \sum_t v_t g_t$ with $g_t^\top(g_0 + e) \ge m$ is a
-    non-negative least squares problem, and m is raised until e has the length that is allowed.
+    $\max_d \min_t g_t^\top d$ such that $\lVert d - g_0\rVert \le c\,\lVert g_0\rVert$.
+    It is solved exactly: for a wanted progress m, the shortest $e = \sum_t v_t g_t$
+    with $g_t^\top(g_0 + e) \ge m$ is a non-negative least squares problem, and m is
+    raised until e has the length that is allowed.
 
     Args:
         gramian: G `[T, T]`.
-        c: the radius; 0 gives the mean, and for 0 ≤ c < 1 the method converges to a minimum of the mean loss.
+        c: the radius; 0 gives the mean, and for 0 ≤ c < 1 the method converges to a
+            minimum of the mean loss.
 
     Raises:
         ValueError: for a negative c.
@@ -110,12 +130,16 @@ def cagrad(gramian: np.ndarray, c: float = 0.5) -> np.ndarray:
         raise ValueError(f"c needs to be >= 0, got {c}")
     size, b = len(gramian), gramian.mean(1)  # b_t = g_t · g_0
     radius = c * np.sqrt(max(gramian.mean(), 0))
-    return 1 / size + _farthest(gramian, b, radius) if radius > 0 else np.full(size, 1 / size)
+    return (
+        1 / size + _farthest(gramian, b, radius)
+        if radius > 0
+        else np.full(size, 1 / size)
+    )
 
 
 def _farthest(gramian: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
-    r"""The v ≥ 0 for which $e = \sum_t v_t g_t$, no longer than `radius`, makes the least $b_t + g_t^\top e$
-    largest."""
+    r"""The v ≥ 0 for which $e = \sum_t v_t g_t$, no longer than `radius`, makes the
+    least $b_t + g_t^\top e$ largest."""
     n = lengths(gramian)
 
     def shortest(progress: float) -> tuple[np.ndarray, float]:
@@ -129,17 +153,35 @@ def _farthest(gramian: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
         least = w @ gramian @ w
         if least <= 1e-14 * (w * n).max() ** 2:  # no direction improves all tasks
             return v
-        low, high = high, w @ b + radius * np.sqrt(least)  # more is impossible, by duality
+        # more is impossible, by duality
+        low, high = (
+            high,
+            w @ b + radius * np.sqrt(least),
+        )
         v, length = shortest(high)
     for _ in range(100):  # a safeguard; two or three rounds are needed
         if abs(length - radius) <= 1e-12 * radius:
             break
-        # While the same entries of v are positive, v is linear in the progress: v = m p - q.
+        # While the same entries of v are positive, v is linear in the progress: v = m p
+        # - q.
         on = v > 0
-        cosines = gramian[np.ix_(on, on)] / np.outer(n[on], n[on]) + RIDGE * np.eye(on.sum())
-        p, q = np.linalg.solve(cosines, np.stack([1 / n[on], b[on] / n[on]], 1)).T / n[on]
-        square, cross, rest = p.sum(), q.sum(), b[on] @ q - radius**2  # of |e|² - radius² = m² p - 2 m q + …
-        progress = (cross + np.sqrt(max(cross**2 - square * rest, 0))) / square if on.any() else low
+        cosines = gramian[np.ix_(on, on)] / np.outer(n[on], n[on]) + RIDGE * np.eye(
+            on.sum()
+        )
+        p, q = (
+            np.linalg.solve(cosines, np.stack([1 / n[on], b[on] / n[on]], 1)).T / n[on]
+        )
+        # of |e|² - radius² = m² p - 2 m q + …
+        square, cross, rest = (
+            p.sum(),
+            q.sum(),
+            b[on] @ q - radius**2,
+        )
+        progress = (
+            (cross + np.sqrt(max(cross**2 - square * rest, 0))) / square
+            if on.any()
+            else low
+        )
         if not low < progress < high:
             progress = (low + high) / 2
         v, length = shortest(progress)
@@ -148,12 +190,13 @@ def _farthest(gramian: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
 
 
 def imtl_g(gramian: np.ndarray) -> np.ndarray:
-    r"""Equal projections on all gradients: $d^\top g_t / \lVert g_t\rVert$ is the same for every t, and
-    $\sum_t w_t = 1$ (Liu et al., 2021, IMTL).
+    r"""Equal projections on all gradients: $d^\top g_t / \lVert g_t\rVert$ is the same
+    for every t, and $\sum_t w_t = 1$ (Liu et al., 2021, IMTL).
 
-    With C the matrix of cosines, $w_t \propto (C^{-1} 1)_t / \lVert g_t\rVert$; for two tasks d bisects the
-    angle between them. For more, weights may be negative, and where their sum before normalising is, the
-    constraint turns the direction round, so that it makes every loss grow. The paper does not exclude it.
+    With C the matrix of cosines, $w_t \propto (C^{-1} 1)_t / \lVert g_t\rVert$; for two
+    tasks d bisects the angle between them. For more, weights may be negative, and where
+    their sum before normalising is, the constraint turns the direction round, so that
+    it makes every loss grow. The paper does not exclude it.
     """
     gramian = _checked(gramian)
     weights = np.zeros(len(gramian))
@@ -161,20 +204,28 @@ def imtl_g(gramian: np.ndarray) -> np.ndarray:
     if not kept.any():
         return np.full(len(gramian), 1 / len(gramian))
     n = np.sqrt(np.diagonal(gramian)[kept])
-    # C v = m 1 and a·v = 1, in units of each gradient's length; m is the common projection.
+    # C v = m 1 and a·v = 1, in units of each gradient's length; m is the common
+    # projection.
     a, size = n.min() / n, int(kept.sum())
-    system = np.block([[gramian[np.ix_(kept, kept)] / np.outer(n, n), -np.ones((size, 1))], [a, np.zeros(1)]])
+    system = np.block(
+        [
+            [gramian[np.ix_(kept, kept)] / np.outer(n, n), -np.ones((size, 1))],
+            [a, np.zeros(1)],
+        ]
+    )
     v = np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0][:size]
     weights[kept] = a * v
     return weights
 
 
 def nash_mtl(gramian: np.ndarray) -> np.ndarray:
-    r"""The bargaining solution of Nash: $G w = 1/w$, entry by entry (Navon et al., 2022).
+    r"""The bargaining solution of Nash: $G w = 1/w$, entry by entry (Navon et al.,
+    2022).
 
-    It maximises $\sum_t \log(g_t^\top d)$ over directions of a given length, so that multiplying a loss by a
-    number changes nothing, and its own length is $\lVert d\rVert = \sqrt T$. The authors' code, unlike their
-    equation, also clips that length to one, computes the weights only now and then, and approximately.
+    It maximises $\sum_t \log(g_t^\top d)$ over directions of a given length, so that
+    multiplying a loss by a number changes nothing, and its own length is $\lVert
+    d\rVert = \sqrt T$. The authors' code, unlike their equation, also clips that length
+    to one, computes the weights only now and then, and approximately.
     """
     return fair_grad(gramian, alpha=1.0)
 
@@ -182,8 +233,8 @@ def nash_mtl(gramian: np.ndarray) -> np.ndarray:
 def fair_grad(gramian: np.ndarray, alpha: float = 2.0) -> np.ndarray:
     r"""α-fair progress: $G w = w^{-1/\alpha}$, entry by entry (Ban & Ji, 2024).
 
-    It shares out the progress $g_t^\top d$: α = 1 is proportional fairness, that of Nash; larger values care
-    more for the task with the least progress.
+    It shares out the progress $g_t^\top d$: α = 1 is proportional fairness, that of
+    Nash; larger values care more for the task with the least progress.
 
     Args:
         gramian: G `[T, T]`.
@@ -206,9 +257,10 @@ def aligned_mtl(gramian: np.ndarray) -> np.ndarray:
     r"""The mean of gradients made orthogonal and equally long (Senushkin et al., 2023).
 
     With $G = V \Lambda V^\top$, the gradients become $\hat g_s = \sum_t B_{st}\,g_t$,
-    $B = \sqrt{\lambda_{\min}}\; V \Lambda^{-1/2} V^\top$: of all orthogonal systems of length
-    $\sqrt{\lambda_{\min}}$ the closest one, and $w = B\,1/T$. Directions in which the gradients do not extend
-    (less than $10^{-8}$ of the longest, which a Gramian cannot tell from zero) are left out.
+    $B = \sqrt{\lambda_{\min}}\; V \Lambda^{-1/2} V^\top$: of all orthogonal systems of
+    length $\sqrt{\lambda_{\min}}$ the closest one, and $w = B\,1/T$. Directions in
+    which the gradients do not extend (less than $10^{-8}$ of the longest, which a
+    Gramian cannot tell from zero) are left out.
     """
     gramian = _checked(gramian)
     size = len(gramian)
@@ -221,21 +273,26 @@ def aligned_mtl(gramian: np.ndarray) -> np.ndarray:
 
 
 def upgrad(gramian: np.ndarray) -> np.ndarray:
-    r"""The mean of the gradients, each projected on the directions that harm no task (Quinton & Rey, 2024).
+    r"""The mean of the gradients, each projected on the directions that harm no task
+    (Quinton & Rey, 2024).
 
-    $d = \frac1T\sum_t \pi(g_t)$ with $\pi(g)$ the point of the cone $\{d : g_s^\top d \ge 0\ \forall s\}$
-    that is closest to g: $\pi(g_t) = g_t + \sum_s v_s g_s$ with the $v \ge 0$ that makes it shortest. For
-    two tasks it is half of PCGrad.
+    $d = \frac1T\sum_t \pi(g_t)$ with $\pi(g)$ the point of the cone $\{d : g_s^\top d
+    \ge 0\ \forall s\}$ that is closest to g: $\pi(g_t) = g_t + \sum_s v_s g_s$ with the
+    $v \ge 0$ that makes it shortest. For two tasks it is half of PCGrad.
     """
     gramian = _checked(gramian)
     size = len(gramian)
-    added = [nonnegative_least_squares(gramian, -row) if (row < 0).any() else 0 for row in gramian]
+    added = [
+        nonnegative_least_squares(gramian, -row) if (row < 0).any() else 0
+        for row in gramian
+    ]
     return (1 + sum(added)) / size * np.ones(size)
 
 
 def equal_norms(gramian: np.ndarray) -> np.ndarray:
-    r"""The sum of the gradients, each stretched to the length of the longest: the second half of DB-MTL (Lin
-    et al., 2023), $w_t = \max_s\lVert g_s\rVert / \lVert g_t\rVert$."""
+    r"""The sum of the gradients, each stretched to the length of the longest: the
+    second half of DB-MTL (Lin et al., 2023), $w_t = \max_s\lVert g_s\rVert / \lVert
+    g_t\rVert$."""
     n = np.sqrt(np.diagonal(_checked(gramian)))
     return np.where(n > 0, n.max() / np.where(n > 0, n, 1), 0)
 

@@ -1,4 +1,5 @@
-"""Data of the book: small sets that travel with it, generators whose truth is known, and real public sets."""
+"""Data of the book: small sets that travel with it, generators whose truth is known,
+and real public sets."""
 
 from mtmm_lib.data.correlated_tasks import CorrelatedTasks, correlated_tasks
 from mtmm_lib.data.fsdd import fsdd

@@ -1,4 +1,5 @@
-"""What the paired digit sets have in common: the handwriting, labels that follow from a digit, the dials."""
+"""What the paired digit sets have in common: the handwriting, labels that follow from a
+digit, the dials."""
 
 from __future__ import annotations
 
@@ -16,13 +17,18 @@ IMAGE_SHAPE = (1, 8, 8)
 
 @cache
 def handwriting() -> dict[str, np.ndarray]:
-    """scikit-learn's images: `image` float32 `[1797, 1, 8, 8]` in [0, 1], `digit` and standardised `ink`."""
+    """scikit-learn's images: `image` float32 `[1797, 1, 8, 8]` in [0, 1], `digit` and
+    standardised `ink`."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     image = (digits.images / 16).astype(np.float32).reshape(-1, *IMAGE_SHAPE)
     ink = image.mean((1, 2, 3))
-    return {"image": image, "digit": digits.target.astype(np.int64), "ink": (ink - ink.mean()) / ink.std()}
+    return {
+        "image": image,
+        "digit": digits.target.astype(np.int64),
+        "ink": (ink - ink.mean()) / ink.std(),
+    }
 
 
 def of_the_digit(digit: np.ndarray) -> dict[str, np.ndarray]:
@@ -31,18 +37,28 @@ def of_the_digit(digit: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def stream(seed: int, split: int, purpose: str) -> np.random.Generator:
-    """Random numbers of their own for every purpose: turning one dial never changes what another draws."""
-    purposes = ("images", "speakers", "clips", "captions", "image noise", "audio noise", "missing")
+    """Random numbers of their own for every purpose: turning one dial never changes
+    what another draws."""
+    purposes = (
+        "images",
+        "speakers",
+        "clips",
+        "captions",
+        "image noise",
+        "audio noise",
+        "missing",
+    )
     return np.random.default_rng([seed, split, purposes.index(purpose)])
 
 
 @dataclass(frozen=True)
 class Dials:
-    """What a loader of paired digits can be asked for, checked; `talking_digits` explains each.
+    """What a loader of paired digits can be asked for, checked; `talking_digits`
+    explains each.
 
     Raises:
-        ValueError: for an unknown task or modality, a number of labels, a noise or a rate out of range, or
-            rates so high that a sample could lose every modality.
+        ValueError: for an unknown task or modality, a number of labels, a noise or a
+            rate out of range, or rates so high that a sample could lose every modality.
     """
 
     tasks: Sequence[str]
@@ -62,15 +78,22 @@ class Dials:
         _check_names("missing", rates, self.modalities)
         _check_names("labels_per_class", few, self.tasks)
         if any(n < 0 for n in few.values()):
-            raise ValueError(f"labels_per_class needs numbers >= 0, got {self.labels_per_class}")
+            raise ValueError(
+                f"labels_per_class needs numbers >= 0, got {self.labels_per_class}"
+            )
         if self.image_noise < 0 or self.audio_noise < 0:
             raise ValueError(
-                f"noise needs to be >= 0, got image_noise={self.image_noise}, audio_noise={self.audio_noise}"
+                f"noise needs to be >= 0, got image_noise={self.image_noise}, "
+                f"audio_noise={self.audio_noise}"
             )
         most = len(self.modalities) - 1
-        if any(not 0 <= rate <= 1 for rate in rates.values()) or sum(rates.values()) > most:
+        if (
+            any(not 0 <= rate <= 1 for rate in rates.values())
+            or sum(rates.values()) > most
+        ):
             raise ValueError(
-                f"missing needs rates in [0, 1] that leave every sample one of {list(self.modalities)}, "
+                "missing needs rates in [0, 1] that leave every sample one of "
+                f"{list(self.modalities)}, "
                 f"so a sum of at most {most}, got {rates}"
             )
 
@@ -81,7 +104,11 @@ class Dials:
         """Task → labels to keep of each class."""
         if isinstance(self.labels_per_class, Mapping):
             return dict(self.labels_per_class)
-        return {} if self.labels_per_class is None else dict.fromkeys(self.tasks, self.labels_per_class)
+        return (
+            {}
+            if self.labels_per_class is None
+            else dict.fromkeys(self.tasks, self.labels_per_class)
+        )
 
     def batch(
         self,
@@ -90,31 +117,44 @@ class Dials:
         lengths: Mapping[str, np.ndarray],
         targets: Mapping[str, np.ndarray],
     ) -> Batch:
-        """Clean, complete samples of one split (0 is `train`), in random order → what was asked for.
+        """Clean, complete samples of one split (0 is `train`), in random order → what
+        was asked for.
 
         The arrays are the caller's no longer: they may be overwritten.
         """
         inputs = {m: inputs[m] for m in self.modalities}
         lengths = {m: lengths[m] for m in self.modalities if m in lengths}
         digit, targets = targets["digit"], {task: targets[task] for task in self.tasks}
-        for name, deviation in (("image", self.image_noise), ("audio", self.audio_noise)):
+        for name, deviation in (
+            ("image", self.image_noise),
+            ("audio", self.audio_noise),
+        ):
             if deviation and name in inputs:
                 rng = stream(self.seed, split, f"{name} noise")
                 noise = rng.standard_normal(inputs[name].shape, np.float32)
                 inputs[name] = inputs[name] + np.float32(deviation) * noise
         rates = self._rates()
-        absent = _absent(rates, len(digit), stream(self.seed, split, "missing")) if rates else {}
+        absent = (
+            _absent(rates, len(digit), stream(self.seed, split, "missing"))
+            if rates
+            else {}
+        )
         for name, rows in absent.items():
             inputs[name][rows] = 0
             if name in lengths:
                 lengths[name][rows] = 0
         if split == 0:
-            # The order of the samples is random, so that the first of a class are a random choice.
+            # The order of the samples is random, so that the first of a class are a
+            # random choice.
             for task, count in self._few().items():
-                by_digit = task == "ink" or not isinstance(self.labels_per_class, Mapping)
+                by_digit = task == "ink" or not isinstance(
+                    self.labels_per_class, Mapping
+                )
                 keep = _first_of_each(digit if by_digit else targets[task], count)
                 none = np.nan if task == "ink" else MISSING_CLASS
-                targets[task] = np.where(keep, targets[task], none).astype(targets[task].dtype)
+                targets[task] = np.where(keep, targets[task], none).astype(
+                    targets[task].dtype
+                )
         return Batch(
             inputs={name: torch.from_numpy(inputs[name]) for name in self.modalities},
             targets={task: torch.from_numpy(targets[task]) for task in self.tasks},
@@ -123,10 +163,13 @@ class Dials:
         )
 
 
-def _absent(rates: Mapping[str, float], size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    # The samples sit on a circle, and every modality is absent on an arc of it. The arcs lie one behind the
-    # other, so that they cover the circle evenly: rates are met to the nearest sample, and arcs of M - 1
-    # rounds in all never put M of them over one sample.
+def _absent(
+    rates: Mapping[str, float], size: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    # The samples sit on a circle, and every modality is absent on an arc of it. The
+    # arcs lie one behind the other, so that they cover the circle evenly: rates are met
+    # to the nearest sample, and arcs of M - 1 rounds in all never put M of them over
+    # one sample.
     place = rng.permutation(size)
     ends = np.rint(np.cumsum(list(rates.values())) * size).astype(int)
     starts = np.r_[0, ends[:-1]]
@@ -144,6 +187,8 @@ def _first_of_each(classes: np.ndarray, count: int) -> np.ndarray:
     return keep
 
 
-def _check_names(what: str, names: Sequence[str] | Mapping, known: Sequence[str]) -> None:
+def _check_names(
+    what: str, names: Sequence[str] | Mapping, known: Sequence[str]
+) -> None:
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"{what}: unknown {unknown}; known are {list(known)}")

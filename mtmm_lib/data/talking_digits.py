@@ -1,4 +1,5 @@
-r"""Talking Digits, the book's running example: handwritten digits that are also spoken and described.
+r"""Talking Digits, the book's running example: handwritten digits that are also spoken
+and described.
 
 | task | kind | image | audio | text |
 |---|---|---|---|---|
@@ -10,8 +11,9 @@ r"""Talking Digits, the book's running example: handwritten digits that are also
 | `rate` | 3 classes | no | yes | no |
 | `pitch` | 3 classes | no | yes | no |
 
-`accent`, `rate` and `pitch` can only be heard; `ink` can only be seen. How the sounds were made, how many
-there are of each kind, and how well simple models do: `data/talking_digits/CARD.md`.
+`accent`, `rate` and `pitch` can only be heard; `ink` can only be seen. How the sounds
+were made, how many there are of each kind, and how well simple models do:
+`data/talking_digits/CARD.md`.
 """
 
 from __future__ import annotations
@@ -48,7 +50,18 @@ CLASSES: dict[str, tuple[str, ...]] = {
 }
 TASKS = ("digit", "parity", "size", "ink", "accent", "rate", "pitch")
 #: Words of the captions; a word's position is its token id.
-VOCABULARY = (PADDING, *WORDS, "a", "an", "the", "digit", "even", "odd", "small", "large")
+VOCABULARY = (
+    PADDING,
+    *WORDS,
+    "a",
+    "an",
+    "the",
+    "digit",
+    "even",
+    "odd",
+    "small",
+    "large",
+)
 AUDIO_SHAPE = (32, 24)  # frames of 23 ms, mel bands
 TEXT_LENGTH = 4
 
@@ -64,7 +77,8 @@ def _captions(digit: int) -> tuple[str, ...]:
 
 @cache
 def _source() -> dict[str, np.ndarray]:
-    """The sounds and the captions, which are the same for all seeds, decoded once per process."""
+    """The sounds and the captions, which are the same for all seeds, decoded once per
+    process."""
     with np.load(data_file("talking_digits", "talking_digits.npz")) as stored:
         clips = {key: stored[key] for key in stored.files}
     recipe = json.loads(clips.pop("recipe").item())
@@ -80,13 +94,17 @@ def _source() -> dict[str, np.ndarray]:
 
 
 def _pairs(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each split, the numbers of its images and of the clips they are paired with, in random order.
+    """For each split, the numbers of its images and of the clips they are paired with,
+    in random order.
 
-    Images and speakers are dealt out to the splits first; only then are pairs made, by label and within
-    a split, so that no image, no clip and no speaker is in two splits. No clip is used twice.
+    Images and speakers are dealt out to the splits first; only then are pairs made, by
+    label and within a split, so that no image, no clip and no speaker is in two splits.
+    No clip is used twice.
     """
     source, written = _source(), handwriting()["digit"]
-    images = np.split(stream(seed, 0, "images").permutation(len(written)), np.cumsum(SIZES)[:-1])
+    images = np.split(
+        stream(seed, 0, "images").permutation(len(written)), np.cumsum(SIZES)[:-1]
+    )
     speakers = stream(seed, 0, "speakers").permutation(sum(_SPEAKERS))
     pairs = []
     for split, (image, speaker) in enumerate(
@@ -112,51 +130,70 @@ def talking_digits(
     missing: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Splits:
-    r"""Handwritten digits with their spoken names and captions: 1,000 / 300 / 497 samples.
+    r"""Handwritten digits with their spoken names and captions: 1,000 / 300 / 497
+    samples.
 
-    Images and speakers are split at random first, and an image is then paired with a clip of the same digit
-    out of the same split. A *speaker* is one of espeak-ng's ten voices, in all of its accents: six speak in
-    `train`, two in `valid`, two in `test`. Hence no image, no clip and no speaker is in two splits, while
-    every accent is in all three.
+    Images and speakers are split at random first, and an image is then paired with a
+    clip of the same digit out of the same split. A *speaker* is one of espeak-ng's ten
+    voices, in all of its accents: six speak in `train`, two in `valid`, two in `test`.
+    Hence no image, no clip and no speaker is in two splits, while every accent is in
+    all three.
 
-    `seed` redraws all of it: the split of images and speakers, the pairs, which samples keep their labels,
-    which modality is missing where, captions and noise. Every knob has random numbers of its own: with the
-    same seed, other labels or more noise leave everything else as it was, and noise only grows.
+    `seed` redraws all of it: the split of images and speakers, the pairs, which samples
+    keep their labels, which modality is missing where, captions and noise. Every knob
+    has random numbers of its own: with the same seed, other labels or more noise leave
+    everything else as it was, and noise only grows.
 
     Args:
-        tasks: which targets to return, of `digit, parity, size, ink, accent, rate, pitch`.
-            `accent`, `rate` and `pitch` can only be heard, `ink` can only be seen.
+        tasks: which targets to return, of `digit, parity, size, ink, accent, rate,
+            pitch`. `accent`, `rate` and `pitch` can only be heard, `ink` can only be
+            seen.
         modalities: which inputs to return, of `image, audio, text`.
-        labels_per_class: how many training samples keep their label; `None`: all.
-            A number n: n samples of each digit keep all their labels, the others lose all of them.
-            A dict {task: n}: n samples of each class of that task keep the label of that task (for `ink`: n
-            of each digit); tasks left out keep every label. With the same seed more labels are always a
-            superset of fewer. `valid` and `test` keep all labels.
-        image_noise: standard deviation of Gaussian noise on every pixel, where full ink is 1.
-        audio_noise: standard deviation of Gaussian noise on every cell of the standardised log-mel.
-        missing: {modality: rate}, the share of samples, in each split, that lack this modality. Rates are
-            met to the nearest sample, and every sample keeps at least one of the modalities returned.
+        labels_per_class: how many training samples keep their label; `None`: all. A
+            number n: n samples of each digit keep all their labels, the others lose all
+            of them. A dict {task: n}: n samples of each class of that task keep the
+            label of that task (for `ink`: n of each digit); tasks left out keep every
+            label. With the same seed more labels are always a superset of fewer.
+            `valid` and `test` keep all labels.
+        image_noise: standard deviation of Gaussian noise on every pixel, where full ink
+            is 1.
+        audio_noise: standard deviation of Gaussian noise on every cell of the
+            standardised log-mel.
+        missing: {modality: rate}, the share of samples, in each split, that lack this
+            modality. Rates are met to the nearest sample, and every sample keeps at
+            least one of the modalities returned.
         seed: a number ≥ 0.
 
     Returns:
-        Splits of batches with the inputs `image` float `[B, 1, 8, 8]` in [0, 1] (before noise); `audio` float
-        `[B, 32, 24]`, log-mel frames standardised by the mean and deviation of all clips, with `lengths`
-        (what follows is silence); `text` int64 `[B, 4]` ids of `VOCABULARY`, with `lengths`. An absent input
-        is zeros, with length 0 and `present` false.
-        Targets: classes int64 `[B]`, −1 where missing; `ink` float `[B]`, the mean of the clean image's
-        pixels in standard units, NaN where missing. A clip that two accents speak alike has accent −1.
+        Splits of batches with the inputs `image` float `[B, 1, 8, 8]` in [0, 1] (before
+        noise); `audio` float `[B, 32, 24]`, log-mel frames standardised by the mean and
+        deviation of all clips, with `lengths` (what follows is silence); `text` int64
+        `[B, 4]` ids of `VOCABULARY`, with `lengths`. An absent input is zeros, with
+        length 0 and `present` false. Targets: classes int64 `[B]`, −1 where missing;
+        `ink` float `[B]`, the mean of the clean image's pixels in standard units, NaN
+        where missing. A clip that two accents speak alike has accent −1.
 
     Raises:
-        ValueError: for an unknown task or modality, a number of labels, a noise or a rate out of range, or
-            rates so high that a sample could lose every modality.
+        ValueError: for an unknown task or modality, a number of labels, a noise or a
+            rate out of range, or rates so high that a sample could lose every modality.
     """
     dials = Dials(
-        tasks, modalities, labels_per_class, image_noise, audio_noise, missing, seed, TASKS, MODALITIES
+        tasks,
+        modalities,
+        labels_per_class,
+        image_noise,
+        audio_noise,
+        missing,
+        seed,
+        TASKS,
+        MODALITIES,
     )
     source, images, batches = _source(), handwriting(), []
     for split, (image, clip) in enumerate(_pairs(seed)):
         digit = images["digit"][image]
-        caption = stream(seed, split, "captions").integers(source["text"].shape[1], size=len(image))
+        caption = stream(seed, split, "captions").integers(
+            source["text"].shape[1], size=len(image)
+        )
         batches.append(
             dials.batch(
                 split,
@@ -165,11 +202,16 @@ def talking_digits(
                     "audio": source["audio"][clip],
                     "text": source["text"][digit, caption],
                 },
-                lengths={"audio": source["frames"][clip], "text": source["text_length"][digit, caption]},
+                lengths={
+                    "audio": source["frames"][clip],
+                    "text": source["text_length"][digit, caption],
+                },
                 targets={
                     **of_the_digit(digit),
                     "ink": images["ink"][image],
-                    **{task: source[task][clip] for task in ("accent", "rate", "pitch")},
+                    **{
+                        task: source[task][clip] for task in ("accent", "rate", "pitch")
+                    },
                 },
             )
         )

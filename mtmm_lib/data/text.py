@@ -26,7 +26,8 @@ def encode(
     A sentence is a list of words, or a string with blanks between its words.
 
     Raises:
-        KeyError: for a word that is not in the vocabulary, unless `UNKNOWN` is and stands for it.
+        KeyError: for a word that is not in the vocabulary, unless `UNKNOWN` is and
+            stands for it.
     """
     number = {word: i for i, word in enumerate(vocabulary)}
     unknown = number.get(UNKNOWN)
@@ -35,7 +36,8 @@ def encode(
     for row, sentence in enumerate(sentences):
         words = sentence.split() if isinstance(sentence, str) else sentence
         ids[row, : len(words)] = [
-            number[word] if unknown is None else number.get(word, unknown) for word in words
+            number[word] if unknown is None else number.get(word, unknown)
+            for word in words
         ]
         lengths[row] = len(words)
     return ids, lengths
@@ -47,7 +49,8 @@ def decode(ids: Tensor | Iterable[int], vocabulary: Sequence[str]) -> str:
 
 
 class _Words(Protocol):
-    """A sentence of a real data set: its words, and whatever the set says about them."""
+    """A sentence of a real data set: its words, and whatever the set says about
+    them."""
 
     @property
     def words(self) -> tuple[str, ...]: ...
@@ -61,9 +64,12 @@ class Corpus(Generic[_Sentence]):
     """Sentences, and the same as numbers.
 
     Args:
-        splits: batches with the input `text` int64 `[B, L]`, ids of `vocabulary`, with `lengths`.
-        sentences: those of `splits.train`, of `splits.valid` and of `splits.test`, in the same order.
-        vocabulary: `PADDING`, `UNKNOWN`, then words in small letters; a word's position is its id.
+        splits: batches with the input `text` int64 `[B, L]`, ids of `vocabulary`, with
+            `lengths`.
+        sentences: those of `splits.train`, of `splits.valid` and of `splits.test`, in
+            the same order.
+        vocabulary: `PADDING`, `UNKNOWN`, then words in small letters; a word's position
+            is its id.
     """
 
     splits: Splits
@@ -79,16 +85,25 @@ def corpus(
 ) -> Corpus[_Sentence]:
     """Sentences as a `Corpus`.
 
-    The vocabulary is made from the training sentences alone. It leaves out the words that occur there once,
-    so that the id of unknown words is met, and learned, in training.
+    The vocabulary is made from the training sentences alone. It leaves out the words
+    that occur there once, so that the id of unknown words is met, and learned, in
+    training.
 
     Args:
-        targets: some of the sentences, and the length L to which they are padded → target arrays.
+        targets: some of the sentences, and the length L to which they are padded →
+            target arrays.
     """
     parts = (train, valid, test)
-    lower = [[[word.lower() for word in sentence.words] for sentence in part] for part in parts]
+    lower = [
+        [[word.lower() for word in sentence.words] for sentence in part]
+        for part in parts
+    ]
     counts = Counter(word for words in lower[0] for word in words)
-    vocabulary = (PADDING, UNKNOWN, *sorted(word for word, count in counts.items() if count > 1))
+    vocabulary = (
+        PADDING,
+        UNKNOWN,
+        *sorted(word for word, count in counts.items() if count > 1),
+    )
     size = max(len(words) for part in lower for words in part)
     batches = []
     for part, words in zip(parts, lower, strict=True):
@@ -96,7 +111,10 @@ def corpus(
         batches.append(
             Batch(
                 inputs={"text": torch.from_numpy(ids)},
-                targets={name: torch.from_numpy(values) for name, values in targets(part, size).items()},
+                targets={
+                    name: torch.from_numpy(values)
+                    for name, values in targets(part, size).items()
+                },
                 lengths={"text": torch.from_numpy(lengths)},
             )
         )

@@ -1,10 +1,10 @@
-r"""Two tasks that fit on a page: losses of a point, with all best compromises known; and tasks in unlike
-units.
+r"""Two tasks that fit on a page: losses of a point, with all best compromises known;
+and tasks in unlike units.
 
-A point is Pareto optimal if no other is better for one task without being worse for another. Their losses
-make up the Pareto front. Where to on the front a balancer goes, and whether it gets there at all, depends on
-the start.
-Shapes: S starts, n coordinates, T tasks.
+A point is Pareto optimal if no other is better for one task without being worse for
+another. Their losses make up the Pareto front. Where to on the front a balancer goes,
+and whether it gets there at all, depends on the start. Shapes: S starts, n coordinates,
+T tasks.
 """
 
 from __future__ import annotations
@@ -52,28 +52,29 @@ class Toy:
 
 
 def valleys(scale: float = 1.0) -> Toy:
-    r"""Two valleys with steep walls, whose floors lead to a shared bowl (Liu et al., 2021, CAGrad).
+    r"""Two valleys with steep walls, whose floors lead to a shared bowl (Liu et al.,
+    2021, CAGrad).
 
-    Above, for $x_2 > 0$, each loss is a logarithm that falls off a cliff along a curve; where one task is
-    nearly solved, its gradient is huge. Below, for $x_2 < 0$, the losses are bowls around $x_1 = 7$ and $x_1
-    = -7$, and all points between, at $x_2 \approx -8.36$, are Pareto optimal. With $x_2^\pm =
-    \max(\pm\tanh(x_2/2), 0)$,
+    Above, for $x_2 > 0$, each loss is a logarithm that falls off a cliff along a curve;
+    where one task is nearly solved, its gradient is huge. Below, for $x_2 < 0$, the
+    losses are bowls around $x_1 = 7$ and $x_1 = -7$, and all points between, at $x_2
+    \approx -8.36$, are Pareto optimal. With $x_2^\pm = \max(\pm\tanh(x_2/2), 0)$,
 
     $\ell_1 = s\,(x_2^+ f_1 + x_2^- q_1), \qquad \ell_2 = x_2^+ f_2 + x_2^- q_2,$
 
     $f_1 = \log\max(|\tfrac12(-x_1 - 7) + \tanh x_2|, \epsilon) + 6, \qquad
     f_2 = \log\max(|\tfrac12(-x_1 + 3) - \tanh x_2 + 2|, \epsilon) + 6,$
 
-    $q_{1,2} = \tfrac1{10}\big((x_1 \mp 7)^2 + \tfrac1{10}(x_2 + 8)^2\big) - 20, \qquad \epsilon =
-    5\cdot10^{-6}.$
+    $q_{1,2} = \tfrac1{10}\big((x_1 \mp 7)^2 + \tfrac1{10}(x_2 + 8)^2\big) - 20, \qquad
+    \epsilon = 5\cdot10^{-6}.$
 
     Args:
-        scale: s, the unit of the first loss. CAGrad's authors use 1; with 0.1, as Navon et al. (2022) use it,
-            the second task is ten times as loud.
+        scale: s, the unit of the first loss. CAGrad's authors use 1; with 0.1, as Navon
+            et al. (2022) use it, the second task is ten times as loud.
 
     Returns:
-        a toy with the starts of Navon et al., of which the first and the third are CAGrad's, with (−8.5, −5)
-        for the second.
+        a toy with the starts of Navon et al., of which the first and the third are
+        CAGrad's, with (−8.5, −5) for the second.
     """
 
     def losses(x: Tensor) -> Tensor:
@@ -82,27 +83,36 @@ def valleys(scale: float = 1.0) -> Toy:
         f1 = (0.5 * (-x1 - 7) + tanh).abs().clamp(min=5e-6).log() + 6
         f2 = (0.5 * (-x1 + 3) - tanh + 2).abs().clamp(min=5e-6).log() + 6
         depth = 0.1 * (x2 + 8).square()
-        q1, q2 = ((x1 - 7).square() + depth) / 10 - 20, ((x1 + 7).square() + depth) / 10 - 20
+        q1, q2 = (
+            ((x1 - 7).square() + depth) / 10 - 20,
+            ((x1 + 7).square() + depth) / 10 - 20,
+        )
         up, down = blend.clamp(min=0), (-blend).clamp(min=0)
         return torch.stack([scale * (up * f1 + down * q1), up * f2 + down * q2], -1)
 
-    # Where both gradients lie on one line: a fixed point of x₂, since they hardly depend on it.
+    # Where both gradients lie on one line: a fixed point of x₂, since they hardly
+    # depend on it.
     x1 = torch.linspace(-7, 7, 201, dtype=torch.float64)
     x2 = torch.full_like(x1, -8.0)
     for _ in range(50):
         blend = (-x2 / 2).tanh()
         slope = -(1 - blend.square()) / 2
-        x2 = -8 + slope * (1.4 * (x1.square() - 49) - 14 * (0.01 * (x2 + 8).square() - 20)) / (0.28 * blend)
+        x2 = -8 + slope * (
+            1.4 * (x1.square() - 49) - 14 * (0.01 * (x2 + 8).square() - 20)
+        ) / (0.28 * blend)
     starts = [[-8.5, 7.5], [0.0, 0.0], [9.0, 9.0], [-7.5, -0.5], [9.0, -1.0]]
-    return Toy(losses, torch.tensor(starts, dtype=torch.float64), torch.stack([x1, x2], 1))
+    return Toy(
+        losses, torch.tensor(starts, dtype=torch.float64), torch.stack([x1, x2], 1)
+    )
 
 
 def fonseca_fleming(dim: int = 20) -> Toy:
     r"""Two hills with a front that is bent inwards (Fonseca & Fleming, 1995).
 
-    $\ell_{1,2} = 1 - \exp(-\sum_i (x_i \mp \tfrac1{\sqrt n})^2)$. The optima are the points with equal
-    coordinates between the two summits. Between its ends the front bulges away from where both losses are
-    low, and so each weighted sum is lowest next to one of the ends.
+    $\ell_{1,2} = 1 - \exp(-\sum_i (x_i \mp \tfrac1{\sqrt n})^2)$. The optima are the
+    points with equal coordinates between the two summits. Between its ends the front
+    bulges away from where both losses are low, and so each weighted sum is lowest next
+    to one of the ends.
 
     Args:
         dim: n.
@@ -116,11 +126,18 @@ def fonseca_fleming(dim: int = 20) -> Toy:
         squares = [(x - centre).square().sum(-1) for centre in (summit, -summit)]
         return 1 - (-torch.stack(squares, -1)).exp()
 
-    # Off the optimal set in a direction that both losses feel alike, then towards one summit or the other.
+    # Off the optimal set in a direction that both losses feel alike, then towards one
+    # summit or the other.
     aside = torch.tensor([0.1, -0.1], dtype=torch.float64).repeat(dim)[:dim]
     along = torch.tensor([-0.6, -0.2, 0.1, 0.3, 0.7], dtype=torch.float64)
-    starts = aside + along.unsqueeze(1) * torch.full((dim,), summit, dtype=torch.float64)
-    optima = torch.linspace(-summit, summit, 201, dtype=torch.float64).unsqueeze(1).expand(-1, dim)
+    starts = aside + along.unsqueeze(1) * torch.full(
+        (dim,), summit, dtype=torch.float64
+    )
+    optima = (
+        torch.linspace(-summit, summit, 201, dtype=torch.float64)
+        .unsqueeze(1)
+        .expand(-1, dim)
+    )
     return Toy(losses, starts, optima)
 
 
@@ -133,34 +150,48 @@ def descend(
     lr: float,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> dict[str, Tensor]:
-    r"""The ways down from several starts: $x \leftarrow x - \eta \sum_t w_t \nabla \ell_t(x)$, or what an
-    optimizer makes of this direction. All points move at once, which takes hardly longer than one of them
-    would.
+    r"""The ways down from several starts: $x \leftarrow x - \eta \sum_t w_t \nabla
+    \ell_t(x)$, or what an optimizer makes of this direction. All points move at once,
+    which takes hardly longer than one of them would.
 
     Args:
         toy: the losses.
-        ways: name → where the weights come from: a weighting, called with the Gramian `[T, T]` of the
-            gradients (see `mtmm_lib.balancing.weightings`); or a balancer of losses such as `FAMO()`, a copy
-            of which goes along with each point.
+        ways: name → where the weights come from: a weighting, called with the Gramian
+            `[T, T]` of the gradients (see `mtmm_lib.balancing.weightings`); or a
+            balancer of losses such as `FAMO()`, a copy of which goes along with each
+            point.
         starts: `[S, n]`; those of the toy by default.
         steps, lr: how many, and η.
-        optimizer: called as `optimizer([x], lr=lr)`; it has to treat each coordinate for itself.
+        optimizer: called as `optimizer([x], lr=lr)`; it has to treat each coordinate
+            for itself.
 
     Returns:
         name → all points on the way, float64 `[steps + 1, S, n]`.
     """
     starts = (toy.starts if starts is None else starts).double()
     weigh = [_weigher(toy, copy.deepcopy(way)) for way in ways.values() for _ in starts]
-    x = starts.repeat(len(ways), 1).requires_grad_()  # all starts for the first way, for the second, …
+    x = starts.repeat(
+        len(ways), 1
+    ).requires_grad_()  # all starts for the first way, for the second, …
     descent = optimizer([x], lr=lr)
     path = [x.detach().clone()]
     for _ in range(steps):
-        # A copy of the points for each task, so that one backward pass gives all gradients.
-        copies = x.detach().expand(len(toy.names), *x.shape).clone().requires_grad_()  # [T, S, n]
+        # A copy of the points for each task, so that one backward pass gives all
+        # gradients.
+        # [T, S, n]
+        copies = x.detach().expand(len(toy.names), *x.shape).clone().requires_grad_()
         losses = toy.losses(copies).diagonal(dim1=0, dim2=2)  # [S, T]
-        jacobians = torch.autograd.grad(losses.sum(), copies)[0].transpose(0, 1)  # [S, T, n]
-        seen = zip(weigh, losses.detach().numpy(), (jacobians @ jacobians.mT).numpy(), strict=True)
-        weights = torch.tensor(np.array([way(values, gramian) for way, values, gramian in seen]))
+        # [S, T, n]
+        jacobians = torch.autograd.grad(losses.sum(), copies)[0].transpose(0, 1)
+        seen = zip(
+            weigh,
+            losses.detach().numpy(),
+            (jacobians @ jacobians.mT).numpy(),
+            strict=True,
+        )
+        weights = torch.tensor(
+            np.array([way(values, gramian) for way, values, gramian in seen])
+        )
         x.grad = torch.einsum("st,stn->sn", weights, jacobians)
         descent.step()
         path.append(x.detach().clone())
@@ -176,8 +207,11 @@ def _weigher(toy: Toy, way: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
     def weigh(losses: np.ndarray, gramian: np.ndarray) -> list[float]:
         nonlocal moved
         values = dict(zip(toy.names, losses.tolist(), strict=True))
-        if moved and hasattr(way, "after_step"):  # losses depend on the point alone: those of now will do
-            way.after_step(lambda: {name: torch.tensor(value) for name, value in values.items()})
+        # losses depend on the point alone: those of now will do
+        if moved and hasattr(way, "after_step"):
+            way.after_step(
+                lambda: {name: torch.tensor(value) for name, value in values.items()}
+            )
         moved = True
         return list(way.weigh(values, toy).values())
 
@@ -193,11 +227,13 @@ def unlike_units(
     outputs: int = 100,
     seed: int = 0,
 ) -> Splits:
-    r"""Related regression tasks whose targets come in different units (Chen et al., 2018, GradNorm).
+    r"""Related regression tasks whose targets come in different units (Chen et al.,
+    2018, GradNorm).
 
-    $y_t = \sigma_t \tanh((B + E_t)\,x)$, with $B_{ij} \sim N(0, 10)$ common to all tasks, $(E_t)_{ij} \sim
-    N(0, 3.5)$ their own (the second number is the variance), and x uniform on the unit sphere. Squared errors
-    differ by $\sigma_t^2$ at the start, though all tasks are equally hard.
+    $y_t = \sigma_t \tanh((B + E_t)\,x)$, with $B_{ij} \sim N(0, 10)$ common to all
+    tasks, $(E_t)_{ij} \sim N(0, 3.5)$ their own (the second number is the variance),
+    and x uniform on the unit sphere. Squared errors differ by $\sigma_t^2$ at the
+    start, though all tasks are equally hard.
 
     Args:
         scales: $\sigma_t$.
@@ -206,7 +242,8 @@ def unlike_units(
         seed: a number ≥ 0.
 
     Returns:
-        Splits of batches. Input `x` float `[B, dim]`; targets `task1`, `task2`, … float `[B, outputs]`.
+        Splits of batches. Input `x` float `[B, dim]`; targets `task1`, `task2`, … float
+        `[B, outputs]`.
     """
     rng = np.random.default_rng(seed)
     common = 10**0.5 * rng.standard_normal((dim, outputs))
@@ -216,7 +253,9 @@ def unlike_units(
         x = rng.standard_normal((size, dim))
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         targets = {
-            f"task{t + 1}": torch.from_numpy(scale * np.tanh(x @ (common + own[t]))).float()
+            f"task{t + 1}": torch.from_numpy(
+                scale * np.tanh(x @ (common + own[t]))
+            ).float()
             for t, scale in enumerate(scales)
         }
         batches.append(Batch({"x": torch.from_numpy(x).float()}, targets))

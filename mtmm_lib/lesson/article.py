@@ -1,4 +1,5 @@
-"""The statements of the article that the book tests, by label, and the arrow that each chapter changes."""
+"""The statements of the article that the book tests, by label, and the arrow that each
+chapter changes."""
 
 STATEMENTS = {
     "A1": "better generalisation, less overfitting",
@@ -104,7 +105,10 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("04", "05", "06", "09", "10", "11", "12", "13", "14"),
     ),
     "3.2": ("twelve steps, S1 to S12", ("03",)),
-    "3.3": ("advantages A1 to A6 and challenges C1 to C7", ("02", "04", "07", "10", "21")),
+    "3.3": (
+        "advantages A1 to A6 and challenges C1 to C7",
+        ("02", "04", "07", "10", "21"),
+    ),
     "3.4": ("domains, D1 to D5", ("15", "16", "17", "18", "19")),
 }
 

@@ -13,7 +13,11 @@ from mtmm_lib.results import Bound, Gain
 
 MIN_PAIRS = 10
 
-_MARKS = {"supported": ("✓", "good"), "refuted": ("✗", "bad"), "unresolved": ("?", "open")}
+_MARKS = {
+    "supported": ("✓", "good"),
+    "refuted": ("✗", "bad"),
+    "unresolved": ("?", "open"),
+}
 
 
 class ClaimError(AssertionError):
@@ -32,18 +36,20 @@ def claim(
 
     Args:
         statement: what was found, in one sentence.
-        result: a `Gain` (`paired_gain`, `Gain.of`) or a `Bound` (`at_least`, `at_most`, `between`).
-        supports: the article's statement that this speaks about: A1–A6, C1–C7, F1–F7, S1–S12 or D1–D5;
-            `None` for a fact of the book's own.
-        verdict: what the result, which has to hold, means for the article's statement. An unresolved one
-            needs `gain.undecided(margin)`, or words for what is `missing`.
+        result: a `Gain` (`paired_gain`, `Gain.of`) or a `Bound` (`at_least`, `at_most`,
+            `between`).
+        supports: the article's statement that this speaks about: A1–A6, C1–C7, F1–F7,
+            S1–S12 or D1–D5; `None` for a fact of the book's own.
+        verdict: what the result, which has to hold, means for the article's statement.
+            An unresolved one needs `gain.undecided(margin)`, or words for what is
+            `missing`.
         missing: what it would take to resolve the statement.
 
     Raises:
         ClaimError: when the result does not hold.
         TypeError: when the result is a bare number or bool.
-        ValueError: an unknown label or verdict; a gain over fewer than 10 pairs; an unresolved statement
-            without a reason, or a reason with another verdict.
+        ValueError: an unknown label or verdict; a gain over fewer than 10 pairs; an
+            unresolved statement without a reason, or a reason with another verdict.
     """
     _check(result, supports, verdict, missing)
     mark, tone = _MARKS[verdict] if result.holds else ("✗", "bad")
@@ -71,7 +77,11 @@ def claim(
             "seed": session.book_seed(),
             "result": {
                 "type": type(result).__name__,
-                **{key: value for key, value in asdict(result).items() if value not in (inf, -inf)},
+                **{
+                    key: value
+                    for key, value in asdict(result).items()
+                    if value not in (inf, -inf)
+                },
                 "holds": result.holds,
                 "text": result.text,
             },
@@ -81,23 +91,33 @@ def claim(
         raise ClaimError(f"{statement}: {result.text}")
 
 
-def _check(result: Gain | Bound, supports: str | None, verdict: str, missing: str) -> None:
+def _check(
+    result: Gain | Bound, supports: str | None, verdict: str, missing: str
+) -> None:
     if not isinstance(result, (Gain, Bound)):
         raise TypeError(
-            f"a claim needs a measurement with the rule that judges it, got {type(result).__name__}: "
+            "a claim needs a measurement with the rule that judges it, got "
+            f"{type(result).__name__}: "
             "use paired_gain, Gain.of, or at_least, at_most, between"
         )
     if isinstance(result, Gain) and result.n < MIN_PAIRS:
-        raise ValueError(f"a comparison needs at least {MIN_PAIRS} pairs, got {result.n}")
+        raise ValueError(
+            f"a comparison needs at least {MIN_PAIRS} pairs, got {result.n}"
+        )
     if supports is not None and supports not in STATEMENTS:
-        raise ValueError(f"supports is one of {', '.join(STATEMENTS)} or None, got {supports!r}")
+        raise ValueError(
+            f"supports is one of {', '.join(STATEMENTS)} or None, got {supports!r}"
+        )
     if verdict not in _MARKS:
         raise ValueError(f"verdict is one of {', '.join(_MARKS)}, got {verdict!r}")
     if supports is None and verdict != "supported":
-        raise ValueError(f"{verdict!r} needs supports: the article's statement that it is about")
+        raise ValueError(
+            f"{verdict!r} needs supports: the article's statement that it is about"
+        )
     reason = bool(missing) or getattr(result, "relation", "") == "undecided"
     if reason != (verdict == "unresolved"):
         raise ValueError(
-            "'unresolved', and no other verdict, goes with gain.undecided(margin) or with missing=…; "
+            "'unresolved', and no other verdict, goes with gain.undecided(margin) or "
+            "with missing=…; "
             f"got {verdict!r} {'with' if reason else 'without'} one of them"
         )

@@ -42,14 +42,19 @@ def source(obj: object, *, doc: bool = False) -> None:
 
 
 def without_docstrings(text: str) -> str:
-    """Python source with its docstrings cut out and everything else, comments included, as it was."""
+    """Python source with its docstrings cut out and everything else, comments included,
+    as it was."""
     lines = text.split("\n")
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(
+            node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        ):
             first = node.body[0]
             if ast.get_docstring(node) is not None and len(node.body) > 1:
                 last = first.end_lineno
-                if not lines[last].strip():  # the empty line that sets a docstring apart
+                if not lines[
+                    last
+                ].strip():  # the empty line that sets a docstring apart
                     last += 1
                 lines[first.lineno - 1 : last] = [None] * (last - first.lineno + 1)
     return "\n".join(line for line in lines if line is not None)

@@ -1,4 +1,5 @@
-"""Interactive figures that need no kernel: all frames are drawn once, the browser switches between them."""
+"""Interactive figures that need no kernel: all frames are drawn once, the browser
+switches between them."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ MAX_FRAMES = 60
 MAX_BYTES = 25_000
 SCALE = 1.5
 
-# The widgets' own sheet lets labels wrap badly on narrow pages and knows no dark page but JupyterLab's.
+# The widgets' own sheet lets labels wrap badly on narrow pages and knows no dark page
+# but JupyterLab's.
 _STYLE = """<style>
 .mtmm-explorer{overflow:hidden}
 .mtmm-explorer .widget-slider,.mtmm-explorer .widget-toggle-buttons{width:100%;max-width:30rem;height:auto;
@@ -33,7 +35,8 @@ margin-bottom:4px}
 html[data-theme="dark"] .mtmm-explorer{--jp-widgets-label-color:#e9eef2;--jp-widgets-readout-color:#e9eef2}
 </style>"""
 
-# The frames and the browser's own controls; the point's frame is found by counting as through nested loops.
+# The frames and the browser's own controls; the point's frame is found by counting as
+# through nested loops.
 _PLAIN = """<div id="%(id)s">%(controls)s<div>%(frames)s</div></div><script>(function () {
   const box = document.getElementById("%(id)s"), options = %(options)s;
   const controls = [...box.querySelectorAll("input, select")], frames = [...box.querySelectorAll("img")];
@@ -60,27 +63,34 @@ def explore(
     labels: dict[str, str] | None = None,
     **grid: Sequence[Any],
 ) -> ipywidgets.VBox:
-    """A figure with a control per parameter. It works in the Lab, and on a page without a kernel.
+    """A figure with a control per parameter. It works in the Lab, and on a page without
+    a kernel.
 
-    `draw(**point)` is called once for each point of the grid. Shows itself as the last line of a cell. In
-    Colab, whose front end does not know these widgets, the same frames come with the browser's own controls.
+    `draw(**point)` is called once for each point of the grid. Shows itself as the last
+    line of a cell. In Colab, whose front end does not know these widgets, the same
+    frames come with the browser's own controls.
 
     Args:
         draw: returns a matplotlib figure for one point.
-        alt: the figure in words: a template, as in "gain at p = {p:.1f}", or a function of the parameters.
+        alt: the figure in words: a template, as in "gain at p = {p:.1f}", or a function
+            of the parameters.
         start: the point shown first; the middle of each parameter that it leaves out.
-        labels: parameter → the words beside its control; by default the parameter's name.
-        grid: one to three parameters, each with its values. Numbers get a slider, text and bool get buttons.
-            Their names are free, but for the arguments above.
+        labels: parameter → the words beside its control; by default the parameter's
+            name.
+        grid: one to three parameters, each with its values. Numbers get a slider, text
+            and bool get buttons. Their names are free, but for the arguments above.
 
     Raises:
-        ValueError: more than three parameters or 60 frames; a frame above 25 kB; an unknown start or label.
+        ValueError: more than three parameters or 60 frames; a frame above 25 kB; an
+            unknown start or label.
     """
     import ipywidgets
 
     class Explorer(ipywidgets.VBox):
         def __repr__(self) -> str:  # what stands where widgets cannot
-            return describe({name: grid[name][control.index] for name, control in controls.items()})
+            return describe(
+                {name: grid[name][control.index] for name, control in controls.items()}
+            )
 
         def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
             if "google.colab" in sys.modules:
@@ -92,7 +102,9 @@ def explore(
     _check(grid, start, labels)
     controls = {
         name: _control(
-            labels.get(name, name), values, values.index(start.get(name, values[(len(values) - 1) // 2]))
+            labels.get(name, name),
+            values,
+            values.index(start.get(name, values[(len(values) - 1) // 2])),
         )
         for name, values in grid.items()
     }
@@ -109,21 +121,30 @@ def explore(
         ipywidgets.jslink((controls[name], "index"), (stack, "selected_index"))
         return stack
 
-    explorer = Explorer([*controls.values(), level({}, list(grid)), ipywidgets.HTML(_STYLE)])
+    explorer = Explorer(
+        [*controls.values(), level({}, list(grid)), ipywidgets.HTML(_STYLE)]
+    )
     return explorer.add_class("mtmm-explorer")
 
 
-def _check(grid: dict[str, list[Any]], start: dict[str, Any], labels: dict[str, str]) -> None:
+def _check(
+    grid: dict[str, list[Any]], start: dict[str, Any], labels: dict[str, str]
+) -> None:
     frames = prod(map(len, grid.values()))
     if not 1 <= len(grid) <= 3 or not 1 <= frames <= MAX_FRAMES:
-        given = " × ".join(f"{name} ({len(values)})" for name, values in grid.items()) or "no parameter"
+        given = (
+            " × ".join(f"{name} ({len(values)})" for name, values in grid.items())
+            or "no parameter"
+        )
         raise ValueError(
-            f"explore takes 1 to 3 parameters and 1 to {MAX_FRAMES} frames, got {given}: {frames} frames"
+            f"explore takes 1 to 3 parameters and 1 to {MAX_FRAMES} frames, got "
+            f"{given}: {frames} frames"
         )
     for what, names in (("start", start), ("labels", labels)):
         if set(names) - set(grid):
             raise ValueError(
-                f"{what} names {sorted(set(names) - set(grid))}; the parameters are {list(grid)}"
+                f"{what} names {sorted(set(names) - set(grid))}; the parameters are "
+                f"{list(grid)}"
             )
     for name, value in start.items():
         if value not in grid[name]:
@@ -137,7 +158,8 @@ def _frame(fig: Figure, alt: str, point: dict[str, Any]) -> str:
         if len(data) <= MAX_BYTES:
             return plots.tag(data, picture.width / SCALE, alt)
     raise ValueError(
-        f"the frame at {point} takes {len(data):,} bytes, more than {MAX_BYTES:,}: draw fewer points, fewer "
+        f"the frame at {point} takes {len(data):,} bytes, more than {MAX_BYTES:,}: "
+        "draw fewer points, fewer "
         "transparent areas, or a smaller figure"
     )
 
@@ -150,13 +172,21 @@ def _control(label: str, values: list[Any], index: int) -> ipywidgets.Widget:
     else:
         words = {True: "on", False: "off"}
         kind = ipywidgets.ToggleButtons
-        names = [words[value] if isinstance(value, bool) else str(value) for value in values]
+        names = [
+            words[value] if isinstance(value, bool) else str(value) for value in values
+        ]
     options = list(zip(names, values, strict=True))
-    return kind(options=options, index=index, description=label, style={"description_width": "initial"})
+    return kind(
+        options=options,
+        index=index,
+        description=label,
+        style={"description_width": "initial"},
+    )
 
 
 def plain(explorer: ipywidgets.VBox) -> str:
-    """The explorer as HTML with the browser's own controls, which needs no widgets in the front end."""
+    """The explorer as HTML with the browser's own controls, which needs no widgets in
+    the front end."""
     import ipywidgets
 
     *controls, frame, _ = explorer.children
@@ -168,10 +198,16 @@ def plain(explorer: ipywidgets.VBox) -> str:
     for control, names in zip(controls, options, strict=True):
         if isinstance(control, ipywidgets.SelectionSlider):
             last = len(names) - 1
-            field = f'<input type="range" min="0" max="{last}" value="{control.index}"> <output></output>'
+            field = (
+                f'<input type="range" min="0" max="{last}" '
+                f'value="{control.index}"> <output></output>'
+            )
         else:
             choices = (
-                f'<option value="{i}"{" selected" * (i == control.index)}>{escape(name)}</option>'
+                (
+                    "<option "
+                    f'value="{i}"{" selected" * (i == control.index)}>{escape(name)}</option>'
+                )
                 for i, name in enumerate(names)
             )
             field = f"<select>{''.join(choices)}</select>"

@@ -1,7 +1,9 @@
-"""How a lesson shows things: HTML that reads well on light and dark pages, beside it plain text and data.
+"""How a lesson shows things: HTML that reads well on light and dark pages, beside it
+plain text and data.
 
-The data (of a claim, of a footer) travels in the output's metadata under the key "mtmm": every front end
-leaves it alone, and `records` reads it from an executed notebook.
+The data (of a claim, of a footer) travels in the output's metadata under the key
+"mtmm": every front end leaves it alone, and `records` reads it from an executed
+notebook.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ DARK = (
     "--mtmm-blue:#5ab4ef;--mtmm-green:#3fc79a;--mtmm-purple:#e08fc0"
 )
 
-# Each output carries its own few rules: cells may be cleared, moved or shown alone. The dark colours apply
-# where the site, JupyterLab, VS Code or Colab say that they are dark.
+# Each output carries its own few rules: cells may be cleared, moved or shown alone. The
+# dark colours apply where the site, JupyterLab, VS Code or Colab say that they are
+# dark.
 _STYLE = f"""<style>
 .mtmm{{{LIGHT};color:var(--mtmm-ink);font-size:.95rem;line-height:1.5;margin:.6rem 0;max-width:100%}}
 html[data-theme="dark"] .mtmm,body[data-jp-theme-light="false"] .mtmm,
@@ -59,20 +62,37 @@ def wrap(html: str, classes: str = "") -> str:
     return f'{_STYLE}<div class="mtmm {classes}">{html}</div>'
 
 
-def show(html: str, plain: str, record: dict[str, Any] | None = None, classes: str = "") -> None:
-    """Show HTML in a notebook, the plain text where there is none. The text in `html` is escaped already."""
+def show(
+    html: str, plain: str, record: dict[str, Any] | None = None, classes: str = ""
+) -> None:
+    """Show HTML in a notebook, the plain text where there is none. The text in `html`
+    is escaped already."""
     from IPython.display import display
 
     display(_Shown(wrap(html, classes), plain, record))
 
 
-def box(html: str, plain: str, tone: str, *, label: str = "", role: str = "note", record=None) -> None:
+def box(
+    html: str,
+    plain: str,
+    tone: str,
+    *,
+    label: str = "",
+    role: str = "note",
+    record=None,
+) -> None:
     """`show` in a marked box of the tone "good", "bad" or "open"."""
     name = f' aria-label="{label}"' if label else ""
-    show(f'<div role="{role}"{name} class="mtmm-box mtmm-{tone}">{html}</div>', plain, record)
+    show(
+        f'<div role="{role}"{name} class="mtmm-box mtmm-{tone}">{html}</div>',
+        plain,
+        record,
+    )
 
 
-def records(notebook: dict[str, Any], kind: str | None = None) -> Iterator[dict[str, Any]]:
+def records(
+    notebook: dict[str, Any], kind: str | None = None
+) -> Iterator[dict[str, Any]]:
     """The data in an executed notebook's outputs, in order.
 
     Args:

@@ -1,4 +1,5 @@
-"""One look for every figure: colour-blind-safe colours, readable sizes, a text alternative."""
+"""One look for every figure: colour-blind-safe colours, readable sizes, a text
+alternative."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ DPI = 100
 
 
 def style() -> None:
-    """Set matplotlib's defaults: figures of 680 × 380 pixels, white, so that they read on dark pages too."""
+    """Set matplotlib's defaults: figures of 680 × 380 pixels, white, so that they read
+    on dark pages too."""
     import matplotlib as mpl
 
     mpl.rcParams.update(
@@ -58,15 +60,24 @@ def pixels(fig: Figure, scale: float) -> Image:
     from PIL import Image
 
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=scale * DPI, facecolor="white", pil_kwargs={"compress_level": 1})
+    fig.savefig(
+        buffer,
+        format="png",
+        dpi=scale * DPI,
+        facecolor="white",
+        pil_kwargs={"compress_level": 1},
+    )
     plt.close(fig)
     return Image.open(buffer).convert("RGB")
 
 
 def encode(picture: Image, colours: int) -> bytes:
-    """As lossless WebP of at most `colours` colours: text stays crisp at a third of the bytes."""
+    """As lossless WebP of at most `colours` colours: text stays crisp at a third of the
+    bytes."""
     buffer = io.BytesIO()
-    picture.quantize(colours, dither=0).convert("RGB").save(buffer, "webp", lossless=True, quality=80)
+    picture.quantize(colours, dither=0).convert("RGB").save(
+        buffer, "webp", lossless=True, quality=80
+    )
     return buffer.getvalue()
 
 
@@ -79,8 +90,10 @@ def tag(data: bytes, width: float, alt: str) -> str:
     if not alt.strip():
         raise ValueError("a figure needs a text alternative: say in alt= what it shows")
     return (
-        f'<img alt="{escape(alt)}" src="data:image/webp;base64,{base64.b64encode(data).decode()}" '
-        f'width="{width:.0f}" style="max-width:100%;height:auto;padding:0;background:#fff;border-radius:5px">'
+        f'<img alt="{escape(alt)}" '
+        f'src="data:image/webp;base64,{base64.b64encode(data).decode()}" '
+        f'width="{width:.0f}" '
+        'style="max-width:100%;height:auto;padding:0;background:#fff;border-radius:5px">'
     )
 
 
@@ -97,5 +110,9 @@ def figure(fig: Figure, alt: str, caption: str = "") -> None:
     """
     picture = pixels(fig, scale=2)
     image = tag(encode(picture, 256), picture.width / 2, alt)
-    text = f'<figcaption class="mtmm-soft">{escape(caption)}</figcaption>' if caption else ""
+    text = (
+        f'<figcaption class="mtmm-soft">{escape(caption)}</figcaption>'
+        if caption
+        else ""
+    )
     page.show(f"<figure>{image}{text}</figure>", caption or alt)

@@ -1,8 +1,9 @@
-"""Which exercises a reader has tried and passed: noted on the reader's own machine, and sent nowhere.
+"""Which exercises a reader has tried and passed: noted on the reader's own machine, and
+sent nowhere.
 
-A mark is an empty file of its own, `count-saving.passed` say, in one folder. Making it is all that noting
-takes. So a crash leaves no half a mark, notebooks that are open at the same time cannot undo each other's,
-and there is no content that could be damaged.
+A mark is an empty file of its own, `count-saving.passed` say, in one folder. Making it
+is all that noting takes. So a crash leaves no half a mark, notebooks that are open at
+the same time cannot undo each other's, and there is no content that could be damaged.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ clip-path:inset(50%)}
 
 
 def folder() -> Path:
-    """Where the marks lie: `MTMM_PROGRESS` if it is set, else the platform's place for a user's data."""
+    """Where the marks lie: `MTMM_PROGRESS` if it is set, else the platform's place for
+    a user's data."""
     if named := os.environ.get("MTMM_PROGRESS"):
         return Path(named)
     from platformdirs import user_data_path
@@ -48,7 +50,8 @@ def note(id: str, passed: bool) -> str:
     """Note an answer that a reader gave to an exercise.
 
     Returns:
-        for a right answer, where its chapter stands now; what went wrong, where nothing could be noted.
+        for a right answer, where its chapter stands now; what went wrong, where nothing
+        could be noted.
     """
     if not _attended():
         return ""
@@ -58,13 +61,18 @@ def note(id: str, passed: bool) -> str:
         (place / f"{id}.{PASSED if passed else TRIED}").touch()
     except OSError as error:
         return f"(This could not be noted in {place}: {error.strerror or error}.)"
-    return summary(next(chapter for chapter, ids in _exercises().items() if id in ids)) if passed else ""
+    return (
+        summary(next(chapter for chapter, ids in _exercises().items() if id in ids))
+        if passed
+        else ""
+    )
 
 
 def summary(chapter: str) -> str:
     """How many exercises of a chapter have been passed, and which are open.
 
-    Empty before one has been tried, and where no reader sits at the notebook, as when the site is built.
+    Empty before one has been tried, and where no reader sits at the notebook, as when
+    the site is built.
     """
     states = _states().get(chapter, {}) if _attended() else {}
     if set(states.values()) <= {OPEN}:
@@ -75,26 +83,53 @@ def summary(chapter: str) -> str:
 
 
 def progress() -> None:
-    """Show which exercises you have passed, tried and not tried yet, chapter by chapter.
+    """Show which exercises you have passed, tried and not tried yet, chapter by
+    chapter.
 
-    `check` notes it in a folder of your own on this machine. Nothing is sent anywhere, and
-    `forget_progress()` deletes it. The environment variable `MTMM_PROGRESS` names another folder.
+    `check` notes it in a folder of your own on this machine. Nothing is sent anywhere,
+    and `forget_progress()` deletes it. The environment variable `MTMM_PROGRESS` names
+    another folder.
     """
     states = _states()
-    begun = {chapter: of for chapter, of in states.items() if set(of.values()) != {OPEN}}
+    begun = {
+        chapter: of for chapter, of in states.items() if set(of.values()) != {OPEN}
+    }
     others = [chapter for chapter in states if chapter not in begun]
-    passed, all_ = (sum(counts) for counts in zip(*map(_counts, states.values()), strict=True))
+    passed, all_ = (
+        sum(counts) for counts in zip(*map(_counts, states.values()), strict=True)
+    )
     head = f"Exercises passed: {passed} of {all_}"
-    foot = [" · ".join(f"{sign} {state}" for state, sign in SIGNS.items())] if begun else []
-    foot += [f"Not begun: chapter{'s' * (len(others) > 1)} {', '.join(others)}."] if others else []
-    foot += [f"Noted in {folder()}, on this machine only; forget_progress() deletes it."]
-    html = f'<table class="mtmm-progress"><caption>{head}</caption>{_rows(begun)}</table>' if begun else head
+    foot = (
+        [" · ".join(f"{sign} {state}" for state, sign in SIGNS.items())]
+        if begun
+        else []
+    )
+    foot += (
+        [f"Not begun: chapter{'s' * (len(others) > 1)} {', '.join(others)}."]
+        if others
+        else []
+    )
+    foot += [
+        f"Noted in {folder()}, on this machine only; forget_progress() deletes it."
+    ]
+    html = (
+        f'<table class="mtmm-progress"><caption>{head}</caption>{_rows(begun)}</table>'
+        if begun
+        else head
+    )
     lines = [
-        "  ".join([chapter, "{} of {}".format(*_counts(of)), *(f"{SIGNS[of[id]]} {id}" for id in of)])
+        "  ".join(
+            [
+                chapter,
+                "{} of {}".format(*_counts(of)),
+                *(f"{SIGNS[of[id]]} {id}" for id in of),
+            ]
+        )
         for chapter, of in begun.items()
     ]
     page.show(
-        f"{_STYLE}<div>{html}</div>" + "".join(f'<p class="mtmm-soft">{escape(line)}</p>' for line in foot),
+        f"{_STYLE}<div>{html}</div>"
+        + "".join(f'<p class="mtmm-soft">{escape(line)}</p>' for line in foot),
         "\n".join([head, *lines, *foot]),
     )
 
@@ -115,24 +150,32 @@ def _counts(states: dict[str, str]) -> tuple[int, int]:
 
 
 def _rows(begun: dict[str, dict[str, str]]) -> str:
-    """A head, and a row for each chapter. The state after a name is for those who hear the page."""
+    """A head, and a row for each chapter. The state after a name is for those who hear
+    the page."""
     columns = ("Chapter", "Passed", "Exercises")
-    rows = "<tr>" + "".join(f'<th scope="col">{name}</th>' for name in columns) + "</tr>"
+    rows = (
+        "<tr>" + "".join(f'<th scope="col">{name}</th>' for name in columns) + "</tr>"
+    )
     for chapter, of in begun.items():
         items = "".join(
-            f'<li class="{state.split()[0]}"><span aria-hidden="true">{SIGNS[state]}</span> {escape(id)}'
+            f'<li class="{state.split()[0]}"><span '
+            f'aria-hidden="true">{SIGNS[state]}</span> {escape(id)}'
             f"<span>: {state}</span></li>"
             for id, state in of.items()
         )
-        rows += '<tr><th scope="row">{}</th><td>{} of {}</td>'.format(chapter, *_counts(of))
+        rows += '<tr><th scope="row">{}</th><td>{} of {}</td>'.format(
+            chapter, *_counts(of)
+        )
         rows += f'<td><ul role="list">{items}</ul></td></tr>'
     return rows
 
 
 def _attended() -> bool:
-    """Whether a reader sits at this notebook: whoever runs the cell can be asked something with `input`.
+    """Whether a reader sits at this notebook: whoever runs the cell can be asked
+    something with `input`.
 
-    JupyterLab, VS Code and Colab offer that. What builds the site, tests or grades runs notebooks without.
+    JupyterLab, VS Code and Colab offer that. What builds the site, tests or grades runs
+    notebooks without.
     """
     from IPython import get_ipython
 
@@ -152,6 +195,9 @@ def _states() -> dict[str, dict[str, str]]:
     except OSError:  # no such folder, as long as nothing has been noted
         marks = set()
     return {
-        chapter: {id: next((s for s in (PASSED, TRIED) if f"{id}.{s}" in marks), OPEN) for id in ids}
+        chapter: {
+            id: next((s for s in (PASSED, TRIED) if f"{id}.{s}" in marks), OPEN)
+            for id in ids
+        }
         for chapter, ids in _exercises().items()
     }

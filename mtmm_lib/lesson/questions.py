@@ -1,7 +1,9 @@
-"""Quizzes: questions in `quizzes/NN.json` in jupyterquiz's format, with feedback for every choice.
+"""Quizzes: questions in `quizzes/NN.json` in jupyterquiz's format, with feedback for
+every choice.
 
-Where the questions name the "section" that answers them, the quiz is a self-test: under it stands, after the
-last answer, which sections to read. The browser works that out, so that it needs no kernel.
+Where the questions name the "section" that answers them, the quiz is a self-test: under
+it stands, after the last answer, which sections to read. The browser works that out, so
+that it needs no kernel.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ _COLOURS = {
     "--jq-incorrect-color": "var(--mtmm-bad)",
     "--jq-link-color": "var(--mtmm-blue)",
 }
-# jupyterquiz's sheet is made for slides: smaller type, choices as a list, a frame for the one chosen.
+# jupyterquiz's sheet is made for slides: smaller type, choices as a list, a frame for
+# the one chosen.
 _STYLE = """<style>
 .mtmm .Quiz{font-size:1rem;line-height:1.5;margin:0 0 1rem;padding:0;max-width:44rem!important}
 .mtmm .MultipleChoiceQn,.mtmm .ManyChoiceQn{padding:0;font-weight:600}
@@ -47,7 +50,8 @@ padding:.45rem .8rem;border-radius:.4rem;margin:0;position:relative}
 .mtmm .Feedback{font-size:.95rem;text-align:left;min-height:1.5em}
 .mtmm .mtmm-verdict{font-weight:600;min-height:1.5em;max-width:44rem}
 </style>"""
-# What jupyterquiz leaves out: groups with names, and feedback that a screen reader hears.
+# What jupyterquiz leaves out: groups with names, and feedback that a screen reader
+# hears.
 _NAME = """
 (function name(tries){
   const quizzes = document.querySelectorAll("#%s .Quiz");
@@ -59,7 +63,8 @@ _NAME = """
     quiz.querySelector(".Feedback").setAttribute("aria-live", "polite");
   });
 })(50);"""
-# The first answer to a question counts. By keyboard one passes over choices: the one that is left counts.
+# The first answer to a question counts. By keyboard one passes over choices: the one
+# that is left counts.
 _VERDICT = """
 (function judge(sections, tries){
   const box = document.getElementById("%s"), quizzes = [...box.querySelectorAll(".Quiz")];
@@ -91,18 +96,28 @@ def check_quiz(questions: list[dict[str, Any]]) -> None:
         ValueError: says which question breaks which rule.
     """
     if len(questions) not in QUESTIONS:
-        raise ValueError(f"a quiz has {QUESTIONS[0]} to {QUESTIONS[-1]} questions, got {len(questions)}")
+        raise ValueError(
+            f"a quiz has {QUESTIONS[0]} to {QUESTIONS[-1]} questions, got "
+            f"{len(questions)}"
+        )
     for number, question in enumerate(questions, 1):
         answers = question.get("answers", [])
         correct = sum(answer.get("correct") is True for answer in answers)
         texts = [question.get("question", "")]
-        texts += [answer.get(key, "") for answer in answers for key in ("answer", "feedback")]
+        texts += [
+            answer.get(key, "") for answer in answers for key in ("answer", "feedback")
+        ]
         if question.get("type") not in ("multiple_choice", "many_choice"):
-            problem = f'"type" is "multiple_choice" or "many_choice", got {question.get("type")!r}'
+            problem = (
+                '"type" is "multiple_choice" or "many_choice", got '
+                f"{question.get('type')!r}"
+            )
         elif len(answers) < 2:
             problem = "it needs at least two answers"
         elif any(not text.strip() for text in texts):
-            problem = 'it needs a "question", and every answer an "answer" and a "feedback"'
+            problem = (
+                'it needs a "question", and every answer an "answer" and a "feedback"'
+            )
         elif any(not isinstance(answer.get("correct"), bool) for answer in answers):
             problem = 'every answer needs "correct": true or false'
         elif question["type"] == "multiple_choice" and correct != 1:
@@ -114,9 +129,15 @@ def check_quiz(questions: list[dict[str, Any]]) -> None:
         elif ("section" in question) != ("section" in questions[0]):
             problem = 'either every question has a "section", or none'
         elif "section" in question and question["type"] != "multiple_choice":
-            problem = "a self-test counts first answers, so that it takes multiple choices only"
+            problem = (
+                "a self-test counts first answers, so that it takes multiple "
+                "choices only"
+            )
         elif any("$" in text for text in texts):
-            problem = "a quiz shows no LaTeX (JupyterLab could not): write HTML, as in h<sub>t</sub>"
+            problem = (
+                "a quiz shows no LaTeX (JupyterLab could not): write HTML, as "
+                "in h<sub>t</sub>"
+            )
         else:
             continue
         raise ValueError(f"question {number}: {problem}")
@@ -140,9 +161,11 @@ def load(chapter: str) -> list[dict[str, Any]]:
 
 
 def quiz(chapter: str) -> None:
-    """Show the quiz of a chapter, as in `quiz("01")`. It works without a kernel and without a network.
+    """Show the quiz of a chapter, as in `quiz("01")`. It works without a kernel and
+    without a network.
 
-    A self-test says in the end whether to skip the chapter, or which of its sections to read.
+    A self-test says in the end whether to skip the chapter, or which of its sections to
+    read.
 
     Raises:
         ValueError: when there is no such quiz, or it breaks a rule.
@@ -152,22 +175,30 @@ def quiz(chapter: str) -> None:
 
     questions = load(chapter)
     plain = "\n".join(
-        f"{number}. {question['question']}\n" + "\n".join(f"   - {a['answer']}" for a in question["answers"])
+        f"{number}. {question['question']}\n"
+        + "\n".join(f"   - {a['answer']}" for a in question["answers"])
         for number, question in enumerate(questions, 1)
     )
     with capture_output() as shown:
         display_quiz(questions, colors=_COLOURS, border_radius=0)
     markup = "".join(output.data.get("text/html", "") for output in shown.outputs)
-    script = "".join(output.data.get("application/javascript", "") for output in shown.outputs)
+    script = "".join(
+        output.data.get("application/javascript", "") for output in shown.outputs
+    )
     name = f"quiz-{chapter}"
-    # The script looks for a global MathJax and would load it from the network, but there is nothing to set.
+    # The script looks for a global MathJax and would load it from the network, but
+    # there is nothing to set.
     script = f"(function(){{var MathJax;{script}\n}})();{_NAME % name}"
     verdict = ""
     if "section" in questions[0]:
         verdict = '<p class="mtmm-verdict" role="status"></p>'
-        script += _VERDICT % (name, json.dumps([question["section"] for question in questions]))
+        script += _VERDICT % (
+            name,
+            json.dumps([question["section"] for question in questions]),
+        )
     script = script.replace("</", "<\\/")
     page.show(
-        f'{_STYLE}<div id="{name}">{markup}</div>{verdict}</div><script>{script}</script>',
+        f"{_STYLE}<div "
+        f'id="{name}">{markup}</div>{verdict}</div><script>{script}</script>',
         re.sub("<[^>]*>", "", plain),
     )

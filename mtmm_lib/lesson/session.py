@@ -1,4 +1,5 @@
-"""What opens and closes a lesson: seeds, plot style, the chapter's strip, the footer."""
+"""What opens and closes a lesson: seeds, plot style, the chapter's strip, the
+footer."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def book_seed() -> int:
 
 
 def seed(k: int = 0) -> int:
-    """The book's k-th seed, `k + 1000 · MTMM_SEED`: two values of `MTMM_SEED` never share a seed.
+    """The book's k-th seed, `k + 1000 · MTMM_SEED`: two values of `MTMM_SEED` never
+    share a seed.
 
     Raises:
         ValueError: when k is not in 0 … 999.
@@ -54,12 +56,15 @@ def chapter() -> str:
 
 
 def start(chapter: str) -> None:
-    """Open a lesson: seed Python, NumPy and PyTorch, set the plot style, start the clock, show the strip.
+    """Open a lesson: seed Python, NumPy and PyTorch, set the plot style, start the
+    clock, show the strip.
 
-    A reader who has begun with the chapter's exercises also sees where they stand (`progress`).
+    A reader who has begun with the chapter's exercises also sees where they stand
+    (`progress`).
 
-    PyTorch gets one thread unless `OMP_NUM_THREADS` says otherwise: lessons train small models, for which
-    several threads cost more than they save, and results do not depend on the number of a machine's cores.
+    PyTorch gets one thread unless `OMP_NUM_THREADS` says otherwise: lessons train small
+    models, for which several threads cost more than they save, and results do not
+    depend on the number of a machine's cores.
 
     Args:
         chapter: its number as in "01".
@@ -104,6 +109,10 @@ def footer() -> None:
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}"
     text = " · ".join(
         [f"{name} {value}" for name, value in record["versions"].items()]
-        + [f"{record['seconds']} s", f"{device}, {threads}", f"MTMM_SEED {record['seed']}"]
+        + [
+            f"{record['seconds']} s",
+            f"{device}, {threads}",
+            f"MTMM_SEED {record['seed']}",
+        ]
     )
     page.show(f'<p class="mtmm-soft">{escape(text)}</p>', text, record)

@@ -1,7 +1,9 @@
-"""The book's one picture, drawn: inputs, mappings, losses, update; a chapter's arrows are highlighted.
+"""The book's one picture, drawn: inputs, mappings, losses, update; a chapter's arrows
+are highlighted.
 
-Drawn once, in coordinates (u, v): u runs along the mappings, v across the lanes of modalities and tasks. The
-wide picture takes them as (x, y), the tall one, for narrow pages, as (y, x).
+Drawn once, in coordinates (u, v): u runs along the mappings, v across the lanes of
+modalities and tasks. The wide picture takes them as (x, y), the tall one, for narrow
+pages, as (y, x).
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ Point = tuple[float, float]
 class _Layout:
     tall: bool
     size: Point  # width, height
-    stages: tuple[float, ...]  # u of inputs, features, representation, task features, predictions
+    # u of inputs, features, representation, task features, predictions
+    stages: tuple[float, ...]
     reach: tuple[float, ...]  # how far along u each of them extends to either side
     lanes: tuple[float, ...]  # v of the three modalities, and of the three tasks
     losses: Point  # (u, v)
@@ -85,16 +88,21 @@ def _arrows(chapter: str | None) -> tuple[str, ...]:
     if chapter is None:
         return ()
     if chapter not in CHAPTER_ARROWS:
-        raise ValueError(f"the chapters are {', '.join(CHAPTER_ARROWS)}; got {chapter!r}")
+        raise ValueError(
+            f"the chapters are {', '.join(CHAPTER_ARROWS)}; got {chapter!r}"
+        )
     return CHAPTER_ARROWS[chapter]
 
 
 def alt(chapter: str | None = None) -> str:
     """The picture in words."""
     text = (
-        "Inputs of several modalities pass through encoders to features, through fusion to one "
-        "representation, through sharing to a feature per task, and through heads to predictions. Tasks turn "
-        "the predictions into losses, and a balancer turns the losses into one update of the parameters."
+        "Inputs of several modalities pass through encoders to features, through "
+        "fusion to one "
+        "representation, through sharing to a feature per task, and through heads to "
+        "predictions. Tasks turn "
+        "the predictions into losses, and a balancer turns the losses into one "
+        "update of the parameters."
     )
     arrows = _arrows(chapter)
     if arrows == ARROWS:
@@ -103,9 +111,11 @@ def alt(chapter: str | None = None) -> str:
 
 
 def html(chapter: str | None = None) -> str:
-    """The picture for any page, with the arrows of a chapter highlighted; `None`: none of them.
+    """The picture for any page, with the arrows of a chapter highlighted; `None`: none
+    of them.
 
-    It follows the page's light or dark theme and stands upright where the page is narrow.
+    It follows the page's light or dark theme and stands upright where the page is
+    narrow.
 
     Raises:
         ValueError: when there is no such chapter.
@@ -119,8 +129,12 @@ def pictures(chapter: str | None = None) -> str:
 
 
 def standalone() -> str:
-    """The wide picture as an SVG file of its own, which follows the reader's light or dark setting."""
-    colours = f"<style>svg{{{page.LIGHT}}}@media (prefers-color-scheme:dark){{svg{{{page.DARK}}}}}</style>"
+    """The wide picture as an SVG file of its own, which follows the reader's light or
+    dark setting."""
+    colours = (
+        f"<style>svg{{{page.LIGHT}}}@media "
+        f"(prefers-color-scheme:dark){{svg{{{page.DARK}}}}}</style>"
+    )
     head, body = svg().split(">", 1)
     return f"{head}>{colours}{body}\n"
 
@@ -129,11 +143,15 @@ def svg(chapter: str | None = None, *, tall: bool = False) -> str:
     """One of the two pictures. Its colours are the variables that `page` defines."""
     layout = _TALL if tall else _WIDE
     on = _arrows(chapter)
-    body = "".join([*_mappings(layout, on), *_back(layout, on), *_things(layout), *_nouns(layout)])
+    body = "".join(
+        [*_mappings(layout, on), *_back(layout, on), *_things(layout), *_nouns(layout)]
+    )
     width, height = layout.size
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="mtmm-s {"tall" if tall else "wide"}" role="img" '
-        f'aria-label="{escape(alt(chapter))}" viewBox="0 0 {width} {height}">{_SVG_STYLE}{body}</svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" class="mtmm-s '
+        f'{"tall" if tall else "wide"}" role="img" '
+        f'aria-label="{escape(alt(chapter))}" viewBox="0 0 {width} '
+        f'{height}">{_SVG_STYLE}{body}</svg>'
     )
 
 
@@ -142,8 +160,16 @@ def _mappings(layout: _Layout, on: tuple[str, ...]) -> list[str]:
     straight = [(v, v) for v in layout.lanes]
     narrowing = [(v, middle + (v - middle) / 4) for v in layout.lanes]
     widening = [(v1, v0) for v0, v1 in narrowing]
-    bundles = {"encoders": straight, "fusion": narrowing, "sharing": widening, "heads": straight}
-    edges = [(u - reach - 5, u + reach + 5) for u, reach in zip(layout.stages, layout.reach, strict=True)]
+    bundles = {
+        "encoders": straight,
+        "fusion": narrowing,
+        "sharing": widening,
+        "heads": straight,
+    }
+    edges = [
+        (u - reach - 5, u + reach + 5)
+        for u, reach in zip(layout.stages, layout.reach, strict=True)
+    ]
     return [
         _bundle(layout, name, on, edges[i][1], edges[i + 1][0], lines)
         for i, (name, lines) in enumerate(bundles.items())
@@ -151,7 +177,12 @@ def _mappings(layout: _Layout, on: tuple[str, ...]) -> list[str]:
 
 
 def _bundle(
-    layout: _Layout, name: str, on: tuple[str, ...], start: float, end: float, lines: list[Point]
+    layout: _Layout,
+    name: str,
+    on: tuple[str, ...],
+    start: float,
+    end: float,
+    lines: list[Point],
 ) -> str:
     middle = (start + end) / 2
     drawn = ""
@@ -163,17 +194,39 @@ def _bundle(
 
 def _back(layout: _Layout, on: tuple[str, ...]) -> list[str]:
     (u, v), (last, lowest) = layout.update, (layout.stages[-1], layout.lanes[-1])
-    along, across = (side / 2 for side in (reversed(layout.box) if layout.tall else layout.box))
+    along, across = (
+        side / 2 for side in (reversed(layout.box) if layout.tall else layout.box)
+    )
     loss_u, loss_v = layout.losses
     if layout.tall:
-        tasks = _bundle(layout, "tasks", on, last + 16, loss_u - 13, [(lane, lane) for lane in layout.lanes])
+        tasks = _bundle(
+            layout,
+            "tasks",
+            on,
+            last + 16,
+            loss_u - 13,
+            [(lane, lane) for lane in layout.lanes],
+        )
         end = (u + along + 4, v)
-        path = _curve(layout, (loss_u, lowest + 18), (loss_u, v - 20), (loss_u, v), (loss_u - 50, v), end=end)
-        balancer = _arrow(layout, path, end, (-1, 0)) + _pill(layout.at(loss_u - 100, v), "balancer")
+        path = _curve(
+            layout,
+            (loss_u, lowest + 18),
+            (loss_u, v - 20),
+            (loss_u, v),
+            (loss_u - 50, v),
+            end=end,
+        )
+        balancer = _arrow(layout, path, end, (-1, 0)) + _pill(
+            layout.at(loss_u - 100, v), "balancer"
+        )
     else:
         end = (last, loss_v - 13)
-        tasks = _arrow(layout, _curve(layout, (last, lowest + 16), end=end), end, (0, 1))
-        tasks = _group("tasks", on, tasks + _pill(layout.at(last, (lowest + loss_v) / 2), "tasks"))
+        tasks = _arrow(
+            layout, _curve(layout, (last, lowest + 16), end=end), end, (0, 1)
+        )
+        tasks = _group(
+            "tasks", on, tasks + _pill(layout.at(last, (lowest + loss_v) / 2), "tasks")
+        )
         start, end = (last - 34, v), (u + along + 4, v)
         balancer = _arrow(layout, _curve(layout, start, end=end), end, (-1, 0))
         balancer += _pill(layout.at((start[0] + end[0]) / 2, v), "balancer")
@@ -189,7 +242,10 @@ def _updates(layout: _Layout, start: float, end: float) -> str:
     drawn = ""
     for i in range(4):
         u = (layout.stages[i] + layout.stages[i + 1]) / 2
-        u0, middle = layout.update[0] + (i - 1.5) * (16 if layout.tall else 50), (start + end) / 2
+        u0, middle = (
+            layout.update[0] + (i - 1.5) * (16 if layout.tall else 50),
+            (start + end) / 2,
+        )
         path = _curve(layout, (u0, start - 3), (u0, middle), (u, middle), (u, end + 8))
         drawn += f'<path class="d" d="{path}"/>{_head(layout, (u, end), (0, -1), 5)}'
     return drawn
@@ -197,10 +253,15 @@ def _updates(layout: _Layout, start: float, end: float) -> str:
 
 def _update(layout: _Layout) -> str:
     (x, y), (w, h) = layout.at(*layout.update), layout.box
-    lines = ("one update", "of the", "parameters") if layout.tall else ("one update of the parameters",)
-    return f'<rect class="p" x="{x - w / 2:g}" y="{y - h / 2:g}" width="{w}" height="{h}" rx="9"/>' + _lines(
-        x, y, lines, "middle"
+    lines = (
+        ("one update", "of the", "parameters")
+        if layout.tall
+        else ("one update of the parameters",)
     )
+    return (
+        f'<rect class="p" x="{x - w / 2:g}" y="{y - h / 2:g}" width="{w}" '
+        f'height="{h}" rx="9"/>'
+    ) + _lines(x, y, lines, "middle")
 
 
 def _things(layout: _Layout) -> list[str]:
@@ -209,7 +270,10 @@ def _things(layout: _Layout) -> list[str]:
     for i, lane in enumerate(layout.lanes):
         x, y = layout.at(inputs, lane)
         w, h = (42, 38) if layout.tall else (64, 38)
-        drawn.append(f'<rect class="p" x="{x - w / 2:g}" y="{y - h / 2:g}" width="{w}" height="{h}" rx="7"/>')
+        drawn.append(
+            f'<rect class="p" x="{x - w / 2:g}" y="{y - h / 2:g}" width="{w}" '
+            f'height="{h}" rx="7"/>'
+        )
         drawn.append((_picture, _sound, _words)[i](x, y))
         x, y = layout.at(features, lane)
         drawn += [_square(x + 14 * k, y, 11, f"m{i}") for k in (-1, 0, 1)]
@@ -220,8 +284,14 @@ def _things(layout: _Layout) -> list[str]:
         x += (i - 1) * (layout.lanes[1] - layout.lanes[0] if layout.tall else 18)
         drawn.append(f'<path class="t{i}" d="M{x:g} {y - 10:g}l9 10-9 10-9-10z"/>')
     x, y = layout.at(representation, layout.lanes[1])
-    drawn.append(f'<rect class="p" x="{x - 25:g}" y="{y - 25:g}" width="50" height="50" rx="9"/>')
-    drawn += [_square(x + 14 * j, y + 14 * k, 11, f"m{(j + k) % 3}") for j in (-1, 0, 1) for k in (-1, 0, 1)]
+    drawn.append(
+        f'<rect class="p" x="{x - 25:g}" y="{y - 25:g}" width="50" height="50" rx="9"/>'
+    )
+    drawn += [
+        _square(x + 14 * j, y + 14 * k, 11, f"m{(j + k) % 3}")
+        for j in (-1, 0, 1)
+        for k in (-1, 0, 1)
+    ]
     return drawn
 
 
@@ -241,7 +311,10 @@ def _nouns(layout: _Layout) -> list[str]:
         lines = lines if layout.tall else (" ".join(lines),)
         drawn.append(
             _lines(
-                x, y, (*lines[:-1], f"{lines[-1]} {_symbol(*symbol)}"), "start" if layout.tall else "middle"
+                x,
+                y,
+                (*lines[:-1], f"{lines[-1]} {_symbol(*symbol)}"),
+                "start" if layout.tall else "middle",
             )
         )
     u, v = layout.losses
@@ -267,7 +340,8 @@ def _group(name: str, on: tuple[str, ...], body: str) -> str:
 
 
 def _curve(layout: _Layout, *points: Point, end: Point | None = None) -> str:
-    """A cubic curve through four points (or none of one point), then a line to `end`."""
+    """A cubic curve through four points (or none of one point), then a line to
+    `end`."""
     (x0, y0), *rest = (layout.at(*point) for point in points)
     curve = "C" + " ".join(f"{x:g} {y:g}" for x, y in rest) if rest else ""
     line = "L{:g} {:g}".format(*layout.at(*end)) if end else ""
@@ -278,7 +352,9 @@ def _head(layout: _Layout, tip: Point, along: Point, size: float) -> str:
     (u, v), (du, dv) = tip, along
     corners = [tip, (u - du * 1.7 * size - dv * size, v - dv * 1.7 * size + du * size)]
     corners.append((u - du * 1.7 * size + dv * size, v - dv * 1.7 * size - du * size))
-    points = " ".join(f"{x:g},{y:g}" for x, y in (layout.at(*corner) for corner in corners))
+    points = " ".join(
+        f"{x:g},{y:g}" for x, y in (layout.at(*corner) for corner in corners)
+    )
     return f'<polygon class="h" points="{points}"/>'
 
 
@@ -290,19 +366,26 @@ def _pill(at: Point, word: str) -> str:
     x, y = at
     width = 8.2 * len(word) + 20
     return (
-        f'<rect class="p" x="{x - width / 2:g}" y="{y - 13:g}" width="{width:g}" height="26" rx="13"/>'
+        f'<rect class="p" x="{x - width / 2:g}" y="{y - 13:g}" width="{width:g}" '
+        'height="26" rx="13"/>'
         f'<text class="n" x="{x:g}" y="{y + 5:g}" text-anchor="middle">{word}</text>'
     )
 
 
 def _square(x: float, y: float, size: float, kind: str) -> str:
     x, y = x - size / 2, y - size / 2
-    return f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{size}" height="{size}" rx="{size / 5:g}"/>'
+    return (
+        f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{size}" height="{size}" '
+        f'rx="{size / 5:g}"/>'
+    )
 
 
 def _picture(x: float, y: float) -> str:
     return "".join(
-        f'<rect class="m0" x="{x - 11 + 5.6 * j:g}" y="{y - 14 + 5.6 * i:g}" width="5" height="5"/>'
+        (
+            f'<rect class="m0" x="{x - 11 + 5.6 * j:g}" y="{y - 14 + 5.6 * i:g}" '
+            'width="5" height="5"/>'
+        )
         for i, row in enumerate(_DIGIT)
         for j, pixel in enumerate(row)
         if pixel == "1"
@@ -311,13 +394,19 @@ def _picture(x: float, y: float) -> str:
 
 def _sound(x: float, y: float) -> str:
     return "".join(
-        f'<rect class="m1" x="{x - 15 + 4.6 * i:g}" y="{y - h / 2:g}" width="2.8" height="{h}" rx="1.4"/>'
+        (
+            f'<rect class="m1" x="{x - 15 + 4.6 * i:g}" y="{y - h / 2:g}" width="2.8" '
+            f'height="{h}" rx="1.4"/>'
+        )
         for i, h in enumerate((6, 14, 24, 10, 18, 12, 5))
     )
 
 
 def _words(x: float, y: float) -> str:
     return "".join(
-        f'<rect class="m2" x="{x - 14:g}" y="{y - 10.5 + 8 * i:g}" width="{w}" height="4.4" rx="2.2"/>'
+        (
+            f'<rect class="m2" x="{x - 14:g}" y="{y - 10.5 + 8 * i:g}" width="{w}" '
+            'height="4.4" rx="2.2"/>'
+        )
         for i, w in enumerate((28, 20, 24))
     )

@@ -45,7 +45,10 @@ def build_trunk(trunk: Trunk | None, in_dim: int, dim: int) -> nn.Sequential:
     """
     built = (trunk or mlp_trunk)(in_dim, dim)
     if not isinstance(built, nn.Sequential) or not len(built):
-        raise TypeError(f"a trunk is a function (in_dim, dim) -> nn.Sequential of stages, got {built!r}")
+        raise TypeError(
+            "a trunk is a function (in_dim, dim) -> nn.Sequential of stages, got "
+            f"{built!r}"
+        )
     return built
 
 
@@ -59,44 +62,55 @@ class Sharing(nn.Module):
     """Base of all sharings.
 
     Args:
-        tasks: the tasks' names, in any order; wherever tasks are stacked, they stand in alphabetical order,
-            the order of the attribute `tasks`.
+        tasks: the tasks' names, in any order; wherever tasks are stacked, they stand in
+            alphabetical order, the order of the attribute `tasks`.
         in_dim: width of what the sharing reads.
-        dim: width of what a trunk returns; the attribute `dim` is the width of a task's feature.
+        dim: width of what a trunk returns; the attribute `dim` is the width of a task's
+            feature.
 
     Raises:
         ValueError: when a task is named twice or none is named.
     """
 
-    #: True where one output, the same for every task, is all that the tasks see of the input.
+    #: True where one output, the same for every task, is all that the tasks see of the
+    #: input.
     one_trunk = False
 
     def __init__(self, tasks: Sequence[str], in_dim: int, dim: int) -> None:
         super().__init__()
-        # Sorted, so that neither random draws nor a saved state depend on the order in which tasks are named.
+        # Sorted, so that neither random draws nor a saved state depend on the order in
+        # which tasks are named.
         self.tasks = tuple(sorted(tasks))
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"a sharing needs at least one task and no name twice, got {list(tasks)}")
+            raise ValueError(
+                "a sharing needs at least one task and no name twice, got "
+                f"{list(tasks)}"
+            )
         self.in_dim, self.dim = in_dim, dim
 
     def task_parameters(self, name: str) -> list[nn.Parameter]:
-        """The parameters that this task's loss reaches and no other task's, where there are two or more.
+        """The parameters that this task's loss reaches and no other task's, where there
+        are two or more.
 
-        A parameter that several tasks reach is shared as a whole, even if one row of it is read by one task
-        alone. Penalties do not count: they are nobody's loss, and balancers add them unweighted.
+        A parameter that several tasks reach is shared as a whole, even if one row of it
+        is read by one task alone. Penalties do not count: they are nobody's loss, and
+        balancers add them unweighted.
         """
         return []
 
 
 class HardSharing(Sharing):
-    r"""Hard parameter sharing: every task reads the same trunk, $h_t = f_\theta(z)$ (Caruana, 1997).
+    r"""Hard parameter sharing: every task reads the same trunk, $h_t = f_\theta(z)$
+    (Caruana, 1997).
 
     Shapes: `[B, L, in_dim]` → `[B, L, dim]`, the same tensor for every task.
     """
 
     one_trunk = True
 
-    def __init__(self, tasks: Sequence[str], in_dim: int, dim: int, trunk: Trunk | None = None) -> None:
+    def __init__(
+        self, tasks: Sequence[str], in_dim: int, dim: int, trunk: Trunk | None = None
+    ) -> None:
         super().__init__(tasks, in_dim, dim)
         self.trunk = build_trunk(trunk, in_dim, dim)
 
@@ -115,7 +129,8 @@ def separate(
     """The baseline that shares nothing: one model per task.
 
     Args:
-        build: makes a model for a list of tasks; it is called once with each task alone.
+        build: makes a model for a list of tasks; it is called once with each task
+            alone.
         tasks: the tasks.
 
     Returns:

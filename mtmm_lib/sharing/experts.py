@@ -1,4 +1,5 @@
-r"""Sharing through experts: several trunks, and gates that mix what they return, for each task its own way.
+r"""Sharing through experts: several trunks, and gates that mix what they return, for
+each task its own way.
 
 Shapes: B batch, L tokens, D width, T tasks (in alphabetical order), E experts.
 """
@@ -15,7 +16,8 @@ from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk
 
 
 def mix(weights: Tensor, experts: Sequence[Tensor]) -> Tensor:
-    r"""The weighted sum $\sum_e w_e f_e$: `[B, L, E]` and E times `[B, L, D]` → `[B, L, D]`."""
+    r"""The weighted sum $\sum_e w_e f_e$: `[B, L, E]` and E times `[B, L, D]` → `[B, L,
+    D]`."""
     return (weights.unsqueeze(-2) @ torch.stack(list(experts), -2)).squeeze(-2)
 
 
@@ -26,11 +28,12 @@ def _check_counts(**counts: int) -> None:
 
 
 class MMoE(Sharing):
-    r"""Multi-gate mixture of experts: all tasks use the same experts, each through a gate of its own
-    (Ma et al., 2018).
+    r"""Multi-gate mixture of experts: all tasks use the same experts, each through a
+    gate of its own (Ma et al., 2018).
 
-    $h_t = \sum_e g_{t,e}(z)\,f_e(z)$ with $g_t(z) = \mathrm{softmax}(W_t z)$; each expert $f_e$ is a trunk.
-    One expert is hard sharing; one task is a plain mixture of experts.
+    $h_t = \sum_e g_{t,e}(z)\,f_e(z)$ with $g_t(z) = \mathrm{softmax}(W_t z)$; each
+    expert $f_e$ is a trunk. One expert is hard sharing; one task is a plain mixture of
+    experts.
 
     Args:
         experts: E ≥ 1.
@@ -38,20 +41,32 @@ class MMoE(Sharing):
     Raises:
         ValueError: for less than one expert.
 
-    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; `weights["gates"]` `[B, L, T, E]`, sums to one over E.
+    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; `weights["gates"]` `[B, L, T,
+        E]`, sums to one over E.
     """
 
     def __init__(
-        self, tasks: Sequence[str], in_dim: int, dim: int, trunk: Trunk | None = None, *, experts: int = 4
+        self,
+        tasks: Sequence[str],
+        in_dim: int,
+        dim: int,
+        trunk: Trunk | None = None,
+        *,
+        experts: int = 4,
     ) -> None:
         super().__init__(tasks, in_dim, dim)
         _check_counts(experts=experts)
-        self.experts = nn.ModuleList(build_trunk(trunk, in_dim, dim) for _ in range(experts))
-        self.gates = nn.ModuleDict({task: nn.Linear(in_dim, experts, bias=False) for task in self.tasks})
+        self.experts = nn.ModuleList(
+            build_trunk(trunk, in_dim, dim) for _ in range(experts)
+        )
+        self.gates = nn.ModuleDict(
+            {task: nn.Linear(in_dim, experts, bias=False) for task in self.tasks}
+        )
 
     def forward(self, z: Tensor) -> Shared:
         returned = [expert(z) for expert in self.experts]
-        gates = {task: gate(z).softmax(-1) for task, gate in self.gates.items()}  # each [B, L, E]
+        # each [B, L, E]
+        gates = {task: gate(z).softmax(-1) for task, gate in self.gates.items()}
         features = {task: mix(weights, returned) for task, weights in gates.items()}
         return Shared(features, {"gates": torch.stack(list(gates.values()), -2)})
 
@@ -86,20 +101,31 @@ class _Extraction(nn.Module):
 
         self.experts = nn.ModuleDict({task: experts(own) for task in tasks})
         self.shared_experts = experts(common)
-        self.gates = nn.ModuleDict({task: nn.Linear(width, own + common, bias=False) for task in tasks})
-        self.shared_gate = nn.Linear(width, len(tasks) * own + common, bias=False) if shared_gate else None
+        self.gates = nn.ModuleDict(
+            {task: nn.Linear(width, own + common, bias=False) for task in tasks}
+        )
+        self.shared_gate = (
+            nn.Linear(width, len(tasks) * own + common, bias=False)
+            if shared_gate
+            else None
+        )
 
     def forward(
         self, read: dict[str, Tensor], read_shared: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """What the tasks and the shared experts read → the same for the next level, and the gates."""
+        """What the tasks and the shared experts read → the same for the next level, and
+        the gates."""
         own, rest = self.counts[0], len(read) - 1
-        returned = {task: [expert(read[task]) for expert in group] for task, group in self.experts.items()}
+        returned = {
+            task: [expert(read[task]) for expert in group]
+            for task, group in self.experts.items()
+        }
         common = [expert(read_shared) for expert in self.shared_experts]
         features, gates = {}, []
         for t, (task, gate) in enumerate(self.gates.items()):
             weights = gate(read[task]).softmax(-1)
-            # Only over the experts that the task sees: weights of zero would still carry gradients to others.
+            # Only over the experts that the task sees: weights of zero would still
+            # carry gradients to others.
             features[task] = mix(weights, returned[task] + common)
             padded = F.pad(weights[..., :own], (t * own, (rest - t) * own))
             gates.append(torch.cat([padded, weights[..., own:]], -1))
@@ -111,12 +137,13 @@ class _Extraction(nn.Module):
 
 
 class PLE(Sharing):
-    r"""Progressive layered extraction: experts of each task's own beside shared ones, level upon level (Tang
-    et al., 2020). One level is their customised gate control (CGC).
+    r"""Progressive layered extraction: experts of each task's own beside shared ones,
+    level upon level (Tang et al., 2020). One level is their customised gate control
+    (CGC).
 
-    In level l, task t has its experts' outputs $F_t^l$ on $x_t^{l-1}$, and all have the shared experts'
-    $F_s^l$ on $x_s^{l-1}$, where $x_t^0 = x_s^0 = z$. A task's gate chooses among its own and the shared
-    ones, the shared gate among all of them:
+    In level l, task t has its experts' outputs $F_t^l$ on $x_t^{l-1}$, and all have the
+    shared experts' $F_s^l$ on $x_s^{l-1}$, where $x_t^0 = x_s^0 = z$. A task's gate
+    chooses among its own and the shared ones, the shared gate among all of them:
 
     \[ x_t^l = \mathrm{softmax}(W_t^l x_t^{l-1})\,[F_t^l; F_s^l], \qquad
        x_s^l = \mathrm{softmax}(W_s^l x_s^{l-1})\,[F_1^l; \dots; F_T^l; F_s^l]. \]
@@ -131,10 +158,11 @@ class PLE(Sharing):
     Raises:
         ValueError: when one of these numbers is less than one.
 
-    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; for each level l from 1 on `weights["gates<l>"]`
-    `[B, L, T + 1, E]`, the last row of which is the shared gate's, and `[B, L, T, E]` in the last level. The
-    E experts are those of the first task, of the second, …, and the shared ones; what a gate does not see
-    has weight zero.
+    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; for each level l from 1 on
+    `weights["gates<l>"]` `[B, L, T + 1, E]`, the last row of which is the shared
+    gate's, and `[B, L, T, E]` in the last level. The E experts are those of the first
+    task, of the second, …, and the shared ones; what a gate does not see has weight
+    zero.
     """
 
     def __init__(
@@ -149,10 +177,19 @@ class PLE(Sharing):
         shared_experts: int = 1,
     ) -> None:
         super().__init__(tasks, in_dim, dim)
-        _check_counts(levels=levels, task_experts=task_experts, shared_experts=shared_experts)
+        _check_counts(
+            levels=levels, task_experts=task_experts, shared_experts=shared_experts
+        )
         counts = task_experts, shared_experts
         self.levels = nn.ModuleList(
-            _Extraction(self.tasks, in_dim if i == 0 else dim, dim, trunk, counts, i < levels - 1)
+            _Extraction(
+                self.tasks,
+                in_dim if i == 0 else dim,
+                dim,
+                trunk,
+                counts,
+                i < levels - 1,
+            )
             for i in range(levels)
         )
 
@@ -167,5 +204,8 @@ class PLE(Sharing):
 
         All that comes earlier enters other tasks through the shared gate.
         """
-        own = [self.levels[-1].experts[name], *(level.gates[name] for level in self.levels[-2:])]
+        own = [
+            self.levels[-1].experts[name],
+            *(level.gates[name] for level in self.levels[-2:]),
+        ]
         return [p for part in own for p in part.parameters()]

@@ -1,4 +1,5 @@
-r"""Soft sharing: a trunk for each task, and a penalty that holds the trunks together."""
+r"""Soft sharing: a trunk for each task, and a penalty that holds the trunks
+together."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk, check_str
 
 
 def tether(theta: Tensor) -> Tensor:
-    r"""How far the tasks are from their mean: $\sum_t\lVert\theta_t-\bar\theta\rVert^2$.
+    r"""How far the tasks are from their mean:
+    $\sum_t\lVert\theta_t-\bar\theta\rVert^2$.
 
-    The regulariser of Evgeniou & Pontil (2004). Duong et al. (2015) tether two parsers to each other instead;
-    for T tasks the two are the same up to a constant,
-    $\sum_{s<t}\lVert\theta_s-\theta_t\rVert^2 = T\sum_t\lVert\theta_t-\bar\theta\rVert^2$. The gradient is
-    $2L\theta$ with $L = I - \frac{1}{T}11^\top$, the Laplacian of the graph in which all tasks are joined
-    with weight 1/T.
+    The regulariser of Evgeniou & Pontil (2004). Duong et al. (2015) tether two parsers
+    to each other instead; for T tasks the two are the same up to a constant,
+    $\sum_{s<t}\lVert\theta_s-\theta_t\rVert^2 =
+    T\sum_t\lVert\theta_t-\bar\theta\rVert^2$. The gradient is $2L\theta$ with $L = I -
+    \frac{1}{T}11^\top$, the Laplacian of the graph in which all tasks are joined with
+    weight 1/T.
 
     Shapes: `[T, n]`, one row per task → scalar.
     """
@@ -27,34 +30,40 @@ def tether(theta: Tensor) -> Tensor:
 
 
 def trace_norm(theta: Tensor) -> Tensor:
-    r"""The sum of the singular values, $\lVert\Theta\rVert_* = \sum_i\sigma_i$, which favours a low rank.
+    r"""The sum of the singular values, $\lVert\Theta\rVert_* = \sum_i\sigma_i$, which
+    favours a low rank.
 
-    With $\Theta = U\Sigma V^\top$ the gradient is $UV^\top$. Where singular values are zero (equal or zero
-    rows) the norm has a kink, and of its subgradients this one is taken that leaves these directions alone.
-    Second derivatives are not defined.
+    With $\Theta = U\Sigma V^\top$ the gradient is $UV^\top$. Where singular values are
+    zero (equal or zero rows) the norm has a kink, and of its subgradients this one is
+    taken that leaves these directions alone. Second derivatives are not defined.
 
     Shapes: `[T, n]`, one row per task → scalar.
     """
-    # ⟨Θ, UVᵀ⟩ is the norm and has the right gradient, without the derivative of U and V, which divides by
-    # differences of singular values.
+    # ⟨Θ, UVᵀ⟩ is the norm and has the right gradient, without the derivative of U and
+    # V, which divides by differences of singular values.
     u, s, vt = torch.linalg.svd(theta.detach().double(), full_matrices=False)
     positive = s > s[:1] * max(theta.shape) * torch.finfo(s.dtype).eps
     return (theta * ((u * positive) @ vt).to(theta.dtype)).sum()
 
 
-PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l2": tether, "trace_norm": trace_norm}
+PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "l2": tether,
+    "trace_norm": trace_norm,
+}
 
 
 class SoftSharing(Sharing):
-    r"""Soft parameter sharing: $h_t = f_{\theta_t}(z)$, with the penalty $\lambda\sum_p R(\Theta_p)$.
+    r"""Soft parameter sharing: $h_t = f_{\theta_t}(z)$, with the penalty $\lambda\sum_p
+    R(\Theta_p)$.
 
-    $\Theta_p$ `[T, n]` holds one parameter tensor p of the trunk, flattened, one row per task. `"l2"` tethers
-    the tasks to their mean (`tether`); λ = 0 leaves separate trunks, λ → ∞ hard sharing. `"trace_norm"` makes
-    the rows combinations of few (`trace_norm`); it is the flattening of the last axis of Yang & Hospedales
-    (2017).
+    $\Theta_p$ `[T, n]` holds one parameter tensor p of the trunk, flattened, one row
+    per task. `"l2"` tethers the tasks to their mean (`tether`); λ = 0 leaves separate
+    trunks, λ → ∞ hard sharing. `"trace_norm"` makes the rows combinations of few
+    (`trace_norm`); it is the flattening of the last axis of Yang & Hospedales (2017).
 
-    The trunks start equal: hidden units have no order of their own, and tethering unit i of one trunk to
-    unit i of another says something only if they begin as the same unit.
+    The trunks start equal: hidden units have no order of their own, and tethering unit
+    i of one trunk to unit i of another says something only if they begin as the same
+    unit.
 
     Args:
         penalty: R.
@@ -89,10 +98,14 @@ class SoftSharing(Sharing):
         if not self.strength:
             return Shared(features)
         rows = zip(*(trunk.parameters() for trunk in self.trunks.values()), strict=True)
-        stacked = [torch.stack([p.flatten() for p in row]) for row in rows]  # each [T, n]
+        # each [T, n]
+        stacked = [torch.stack([p.flatten() for p in row]) for row in rows]
         penalty = PENALTIES[self.penalty]
-        return Shared(features, penalty=self.strength * sum(penalty(theta) for theta in stacked))
+        return Shared(
+            features, penalty=self.strength * sum(penalty(theta) for theta in stacked)
+        )
 
     def task_parameters(self, name: str) -> list[nn.Parameter]:
-        """The task's whole trunk. Nothing here is shared: what couples the trunks is the penalty alone."""
+        """The task's whole trunk. Nothing here is shared: what couples the trunks is
+        the penalty alone."""
         return list(self.trunks[name].parameters())

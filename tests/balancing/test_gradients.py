@@ -1,4 +1,5 @@
-"""The balanced backward pass in a loop of one's own, against gradients taken one by one."""
+"""The balanced backward pass in a loop of one's own, against gradients taken one by
+one."""
 
 from __future__ import annotations
 
@@ -23,13 +24,19 @@ class Net(nn.Module):
     def __init__(self, seed: int = 0, width: int = 7) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.trunk = nn.Sequential(nn.Linear(5, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
+        self.trunk = nn.Sequential(
+            nn.Linear(5, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
+        )
         self.heads = nn.ModuleDict({name: nn.Linear(width, 1) for name in NAMES})
         self.unused = nn.Parameter(torch.ones(2))
         self.double()
 
-    def losses(self, scale: float = 1.0) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        x = torch.randn(11, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    def losses(
+        self, scale: float = 1.0
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        x = torch.randn(
+            11, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        )
         z = self.trunk(x)
         targets = (x[:, :1], -x[:, :1] + x[:, 1:2], scale * x[:, 2:3])
         return z, {
@@ -70,7 +77,10 @@ def test_at_the_features_the_gramian_is_that_of_the_gradients_there(weighting):
     net = Net()
     rows = jacobian(net)
     z, losses = net.losses()
-    at_z = [torch.autograd.grad(loss, z, retain_graph=True)[0].flatten().numpy() for loss in losses.values()]
+    at_z = [
+        torch.autograd.grad(loss, z, retain_graph=True)[0].flatten().numpy()
+        for loss in losses.values()
+    ]
     expected = weighting(np.stack(at_z) @ np.stack(at_z).T)
     weights = backward(losses, z, weighting, "features")
     assert list(weights.values()) == pytest.approx(expected, rel=1e-6)
@@ -119,7 +129,9 @@ def test_the_mean_is_the_mean(level):
 def test_one_loss_alone_is_backpropagated_as_it_is(level, weighting):
     net, plain = Net(), Net()
     z, losses = net.losses()
-    assert backward({"second": losses["second"]}, z, weighting, level) == {"second": 1.0}
+    assert backward({"second": losses["second"]}, z, weighting, level) == {
+        "second": 1.0
+    }
     plain.losses()[1]["second"].backward()
     for p, q in zip(net.parameters(), plain.parameters(), strict=True):
         assert (p.grad is None) == (q.grad is None)
@@ -131,13 +143,20 @@ def test_a_subset_of_the_losses(level):
     net = Net()
     rows = jacobian(net)[[0, 2]]
     z, losses = net.losses()
-    weights = backward({"third": losses["third"], "first": losses["first"]}, z, upgrad, level)
-    assert of_the_trunk(net) == pytest.approx(np.array([weights["first"], weights["third"]]) @ rows)
+    weights = backward(
+        {"third": losses["third"], "first": losses["first"]}, z, upgrad, level
+    )
+    assert of_the_trunk(net) == pytest.approx(
+        np.array([weights["first"], weights["third"]]) @ rows
+    )
     assert net.heads["second"].weight.grad is None
 
 
 def test_a_parameter_that_some_losses_do_not_reach_counts_as_zero_for_them():
-    a, b, c = (torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (1.0, 2.0, 3.0))
+    a, b, c = (
+        torch.tensor([v], dtype=torch.float64, requires_grad=True)
+        for v in (1.0, 2.0, 3.0)
+    )
     # a is shared by all, b by the first two, c is the third's own.
     losses = {"first": a * b, "second": -2 * a + b**2, "third": a * c}
     rows = np.array([[2.0, 1], [-2, 4], [3, 0]])  # at a and b
@@ -152,7 +171,10 @@ def test_a_parameter_that_some_losses_do_not_reach_counts_as_zero_for_them():
 def test_losses_that_share_nothing_are_left_alone(level):
     a, b = (torch.tensor([v], requires_grad=True) for v in (1.0, 2.0))
     z = torch.ones(1)  # no trained trunk before the cut
-    assert backward({"first": z * a**2, "second": z * b**2}, z, mgda, level) == {"first": 1.0, "second": 1.0}
+    assert backward({"first": z * a**2, "second": z * b**2}, z, mgda, level) == {
+        "first": 1.0,
+        "second": 1.0,
+    }
     assert (a.grad.item(), b.grad.item()) == (2.0, 4.0)
 
 
@@ -179,23 +201,32 @@ def test_the_features_may_be_what_is_trained():
 def test_around_the_cut_is_refused_by_name():
     net = Net()
     z, losses = net.losses()
-    losses["third"] = losses["third"] + net.trunk[0].weight.sum()  # reaches the trunk, but not through z
-    with pytest.raises(ValueError, match=r"tasks \['third'\] reach shared parameters around the cut"):
+    # reaches the trunk, but not through z
+    losses["third"] = losses["third"] + net.trunk[0].weight.sum()
+    with pytest.raises(
+        ValueError, match=r"tasks \['third'\] reach shared parameters around the cut"
+    ):
         backward(losses, z, upgrad, "features")
     assert all(p.grad is None for p in net.parameters())
     z, losses = net.losses()
-    losses["second"] = losses["second"] + net.heads["first"].weight.sum()  # another task's head
-    with pytest.raises(ValueError, match=r"tasks \['first', 'second'\] reach shared parameters around"):
+    # another task's head
+    losses["second"] = losses["second"] + net.heads["first"].weight.sum()
+    with pytest.raises(
+        ValueError, match=r"tasks \['first', 'second'\] reach shared parameters around"
+    ):
         backward(losses, z, upgrad, "features")
     backward(losses, z, upgrad)
-    # Another pass through the trunk is around the cut, too, though it ends in features of the same shape.
+    # Another pass through the trunk is around the cut, too, though it ends in features
+    # of the same shape.
     z, losses = net.losses()
     losses["first"] = net.losses()[1]["first"]
     with pytest.raises(ValueError, match=r"tasks \['first'\]"):
         backward(losses, z, upgrad, "features")
     with pytest.raises(ValueError, match="no cut that all tasks go through"):
         backward(losses, None, upgrad, "features")
-    with pytest.raises(ValueError, match="level is 'parameters' or 'features', got 'heads'"):
+    with pytest.raises(
+        ValueError, match="level is 'parameters' or 'features', got 'heads'"
+    ):
         backward(losses, z, upgrad, "heads")
 
 
@@ -203,7 +234,8 @@ def test_around_the_cut_is_refused_by_name():
 def test_gradients_that_are_not_finite_are_named(level):
     net = Net()
     z, losses = net.losses()
-    losses["second"] = losses["second"] + 0 * (z.sum() * 0).sqrt()  # finite, but its gradient is not
+    # finite, but its gradient is not
+    losses["second"] = losses["second"] + 0 * (z.sum() * 0).sqrt()
     with pytest.raises(FloatingPointError, match=r"tasks \['second'\] are not finite"):
         backward(losses, z, upgrad, level)
 
@@ -222,12 +254,15 @@ def test_lengths_that_differ_by_twelve_orders_of_magnitude(level):
     weights = backward(losses, z, nash_mtl, level)
     assert all(np.isfinite(w) and w > 0 for w in weights.values())
     assert 1e11 < weights["first"] / weights["second"] < 1e13
-    if level == "parameters":  # of length √T, as if all losses had come in the same unit
+    # of length √T, as if all losses had come in the same unit
+    if level == "parameters":
         assert np.linalg.norm(of_the_trunk(net)) == pytest.approx(3**0.5, rel=1e-4)
 
 
 def test_gradients_of_more_numbers_than_are_multiplied_at_once():
-    a = torch.randn(3, CHUNK // 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a = torch.randn(
+        3, CHUNK // 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     x = torch.ones(CHUNK // 2, 3, dtype=torch.float64, requires_grad=True)
     b = torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)
     losses = {"first": (a.T * x).sum(), "second": (b * x).sum()}
@@ -244,7 +279,10 @@ def test_under_autocast(level):
 
     def losses(net):
         z = net.trunk(x)
-        return z, {name: (head(z).float() - x[:, :1]).square().mean() for name, head in net.heads.items()}
+        return z, {
+            name: (head(z).float() - x[:, :1]).square().mean()
+            for name, head in net.heads.items()
+        }
 
     backward(*reversed(losses(exact)), upgrad, level)
     with torch.autocast("cpu", torch.bfloat16):
@@ -262,9 +300,17 @@ def test_gradients_have_the_layout_of_their_parameters_and_memory_of_their_own(l
     """Fused optimizers and in-place clipping count on both."""
     net = Net()
     with torch.no_grad():
-        net.trunk[2].weight.set_(net.trunk[2].weight.t().contiguous().t())  # stored by columns
+        # stored by columns
+        net.trunk[2].weight.set_(net.trunk[2].weight.t().contiguous().t())
     z, losses = net.losses()
-    backward(losses, z, functools.partial(weightings.pcgrad, rng=np.random.default_rng(0)), level)
+    backward(
+        losses,
+        z,
+        functools.partial(weightings.pcgrad, rng=np.random.default_rng(0)),
+        level,
+    )
     grads = [p.grad for p in net.parameters() if p.grad is not None]
-    assert all(p.grad.stride() == p.stride() for p in net.parameters() if p.grad is not None)
+    assert all(
+        p.grad.stride() == p.stride() for p in net.parameters() if p.grad is not None
+    )
     assert len({g.data_ptr() for g in grads}) == len(grads)

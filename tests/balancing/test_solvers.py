@@ -32,7 +32,9 @@ def test_nonnegative_least_squares_meets_the_conditions_of_optimality(jacobian, 
 
 @quick
 @given(st.integers(1, 8), st.integers(0, 10**6), st.floats(0, 12))
-def test_nonnegative_least_squares_with_matrices_that_are_nearly_singular(size, seed, decades):
+def test_nonnegative_least_squares_with_matrices_that_are_nearly_singular(
+    size, seed, decades
+):
     rng = np.random.default_rng(seed)
     basis, _ = np.linalg.qr(rng.standard_normal((size, size)))
     matrix = basis * 10 ** -np.linspace(0, decades, size) @ basis.T
@@ -49,14 +51,21 @@ def test_nonnegative_least_squares_with_matrices_that_are_nearly_singular(size, 
 
 def test_nonnegative_least_squares_by_hand():
     identity = np.eye(3)
-    assert nonnegative_least_squares(identity, np.array([2.0, -1, 0])) == pytest.approx([2, 0, 0])
+    assert nonnegative_least_squares(identity, np.array([2.0, -1, 0])) == pytest.approx(
+        [2, 0, 0]
+    )
     assert nonnegative_least_squares(identity, -np.ones(3)) == pytest.approx([0, 0, 0])
     # Two equal columns: any split of the weight is a solution.
-    assert nonnegative_least_squares(np.ones((2, 2)), np.ones(2)).sum() == pytest.approx(1)
+    assert nonnegative_least_squares(
+        np.ones((2, 2)), np.ones(2)
+    ).sum() == pytest.approx(1)
 
 
 @quick
-@given(jacobians(awkward=False, dims=st.just(16)), st.sampled_from([0.2, 0.5, 1.0, 2.0, 5.0]))
+@given(
+    jacobians(awkward=False, dims=st.just(16)),
+    st.sampled_from([0.2, 0.5, 1.0, 2.0, 5.0]),
+)
 def test_inverse_power_solves_its_equation(jacobian, power):
     gramian = jacobian @ jacobian.T
     w = inverse_power(gramian, power)
@@ -66,13 +75,20 @@ def test_inverse_power_solves_its_equation(jacobian, power):
 
 
 @quick
-@given(jacobians(awkward=False, tasks=st.integers(1, 5), dims=st.just(16)), st.sampled_from([0.5, 1.0, 2.0]))
+@given(
+    jacobians(awkward=False, tasks=st.integers(1, 5), dims=st.just(16)),
+    st.sampled_from([0.5, 1.0, 2.0]),
+)
 def test_inverse_power_against_scipy(jacobian, power):
     jacobian = jacobian / sizes(jacobian)[:, None]
     assume(independent(jacobian, 0.2))
     gramian = jacobian @ jacobian.T
     # In logarithms, so that SciPy stays where the weights are positive.
-    found = root(lambda u: gramian @ np.exp(u) - np.exp(-power * u), np.zeros(len(gramian)), tol=1e-13)
+    found = root(
+        lambda u: gramian @ np.exp(u) - np.exp(-power * u),
+        np.zeros(len(gramian)),
+        tol=1e-13,
+    )
     assume(found.success)
     assert inverse_power(gramian, power) == pytest.approx(np.exp(found.x), rel=1e-6)
 
@@ -81,7 +97,9 @@ def test_inverse_power_against_scipy(jacobian, power):
 @given(st.floats(-12, 12), st.floats(0.2, 5))
 def test_inverse_power_of_one_task(decades, power):
     square = 10**decades
-    assert inverse_power(np.array([[square]]), power) == pytest.approx([square ** (-1 / (1 + power))])
+    assert inverse_power(np.array([[square]]), power) == pytest.approx(
+        [square ** (-1 / (1 + power))]
+    )
 
 
 def test_where_there_is_no_solution_the_weights_are_large_and_the_combination_small():

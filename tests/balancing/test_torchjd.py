@@ -1,8 +1,9 @@
-"""The same figures as TorchJD, an independent implementation, for the methods that it has and solves exactly.
+"""The same figures as TorchJD, an independent implementation, for the methods that it
+has and solves exactly.
 
-Its CAGrad, Nash-MTL and UPGrad need solvers of their own, and its MGDA stops after a hundred steps of Frank
-and Wolfe's
-method: they are tested against the mathematics in the other modules.
+Its CAGrad, Nash-MTL and UPGrad need solvers of their own, and its MGDA stops after a
+hundred steps of Frank and Wolfe's method: they are tested against the mathematics in
+the other modules.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ AGGREGATORS = {
     weightings.nash_mtl: aggregation.FairGrad(alpha=1.0),
 }
 every = pytest.mark.parametrize(
-    ("ours", "theirs"), AGGREGATORS.items(), ids=[repr(theirs) for theirs in AGGREGATORS.values()]
+    ("ours", "theirs"),
+    AGGREGATORS.items(),
+    ids=[repr(theirs) for theirs in AGGREGATORS.values()],
 )
 
 
@@ -45,10 +48,14 @@ every = pytest.mark.parametrize(
 def test_the_same_direction(ours, theirs, tasks):
     rng = np.random.default_rng(tasks)
     for _ in range(10):
-        jacobian = rng.standard_normal((tasks, 20)) * rng.uniform(0.3, 3, (tasks, 1)) + 0.3
+        jacobian = (
+            rng.standard_normal((tasks, 20)) * rng.uniform(0.3, 3, (tasks, 1)) + 0.3
+        )
         expected = theirs(torch.from_numpy(jacobian)).numpy()
         found = ours(jacobian @ jacobian.T) @ jacobian
-        assert found == pytest.approx(expected, rel=1e-5, abs=1e-6 * np.abs(expected).max())
+        assert found == pytest.approx(
+            expected, rel=1e-5, abs=1e-6 * np.abs(expected).max()
+        )
 
 
 def test_the_same_direction_of_pcgrad_for_two_tasks():
@@ -72,14 +79,22 @@ def test_mgda_is_at_least_as_short():
 @every
 def test_the_same_gradients_of_a_network(ours, theirs):
     torch.manual_seed(0)
-    trunk = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh()).double()
+    trunk = nn.Sequential(
+        nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh()
+    ).double()
     heads = nn.ModuleDict({name: nn.Linear(16, 2) for name in NAMES}).double()
-    x, y = torch.randn(32, 6, dtype=torch.float64), torch.randn(3, 32, 2, dtype=torch.float64)
+    x, y = (
+        torch.randn(32, 6, dtype=torch.float64),
+        torch.randn(3, 32, 2, dtype=torch.float64),
+    )
 
     def losses():
         z = trunk(x)
         each = zip(heads.items(), y, (1.0, 3.0, 0.2), strict=True)
-        return z, {name: unit * (head(z) - target).square().mean() for (name, head), target, unit in each}
+        return z, {
+            name: unit * (head(z) - target).square().mean()
+            for (name, head), target, unit in each
+        }
 
     parameters = [*trunk.parameters(), *heads.parameters()]
     z, found = losses()
@@ -105,9 +120,13 @@ def model(gaussian: bool = True) -> SimpleNamespace:
         (GeometricMean(), scalarization.GeometricMean()),
         (SmoothTchebycheff(mu=0.3), scalarization.STCH(mu=0.3)),
         (
-            SmoothTchebycheff({"a": 0.2, "b": 0.5, "c": 0.3}, mu=0.05, ideal={"b": -1.0}),
+            SmoothTchebycheff(
+                {"a": 0.2, "b": 0.5, "c": 0.3}, mu=0.05, ideal={"b": -1.0}
+            ),
             scalarization.STCH(
-                0.05, torch.tensor([0.2, 0.5, 0.3]).double(), torch.tensor([0, -1, 0]).double()
+                0.05,
+                torch.tensor([0.2, 0.5, 0.3]).double(),
+                torch.tensor([0, -1, 0]).double(),
             ),
         ),
     ],
@@ -123,7 +142,10 @@ def test_the_same_weights_for_losses(ours, theirs):
 
 def test_the_same_weights_of_uncertainty():
     theirs = scalarization.UW(3).double()
-    optimizer, ours = torch.optim.Adam(theirs.parameters(), lr=0.02), UncertaintyWeights(lr=0.02)
+    optimizer, ours = (
+        torch.optim.Adam(theirs.parameters(), lr=0.02),
+        UncertaintyWeights(lr=0.02),
+    )
     for step in range(50):
         losses = torch.tensor([1.0, 0.1, 5.0], dtype=torch.float64) * 0.97**step
         losses.requires_grad_()
@@ -136,7 +158,10 @@ def test_the_same_weights_of_uncertainty():
 
 def test_the_same_weights_of_famo():
     theirs, ours = scalarization.FAMO(3, lr=0.03).double(), FAMO(lr=0.03)
-    rng, before = np.random.default_rng(0), torch.tensor([1.0, 0.1, 5.0], dtype=torch.float64)
+    rng, before = (
+        np.random.default_rng(0),
+        torch.tensor([1.0, 0.1, 5.0], dtype=torch.float64),
+    )
     for _ in range(50):
         after = before * torch.from_numpy(rng.uniform(0.9, 1, 3))
         losses = before.clone().requires_grad_()
@@ -149,8 +174,13 @@ def test_the_same_weights_of_famo():
 
 
 def test_the_same_weights_of_dynamic_weight_average():
-    theirs, ours = scalarization.DWA(temperature=1.5), DynamicWeightAverage(temperature=1.5)
-    means = torch.tensor([[3.0, 1.0, 2.0], [2.0, 1.0, 1.9], [1.0, 0.9, 1.9], [0.9, 0.2, 1.8]])
+    theirs, ours = (
+        scalarization.DWA(temperature=1.5),
+        DynamicWeightAverage(temperature=1.5),
+    )
+    means = torch.tensor(
+        [[3.0, 1.0, 2.0], [2.0, 1.0, 1.9], [1.0, 0.9, 1.9], [0.9, 0.2, 1.8]]
+    )
     for epoch in means:
         losses = epoch.clone().requires_grad_()
         (expected,) = torch.autograd.grad(theirs(losses), losses)

@@ -1,4 +1,5 @@
-"""Weightings against closed forms, identities between methods, conditions of optimality, and properties."""
+"""Weightings against closed forms, identities between methods, conditions of
+optimality, and properties."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ from mtmm_lib.balancing.weightings import (
 )
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
-every = pytest.mark.parametrize("weighting", weightings.ALL.values(), ids=weightings.ALL)
+every = pytest.mark.parametrize(
+    "weighting", weightings.ALL.values(), ids=weightings.ALL
+)
 two, many = st.just(2), st.integers(1, 8)
 
 
@@ -36,15 +39,21 @@ def direction(weighting, jacobian, **options):
 
 def close(a, b, jacobian, tolerance=1e-7):
     """Equal to rounding, as far as the lengths of what was added up allow."""
-    return np.abs(a - b).max() <= tolerance * max(np.linalg.norm(a), np.linalg.norm(b), sizes(jacobian).min())
+    return np.abs(a - b).max() <= tolerance * max(
+        np.linalg.norm(a), np.linalg.norm(b), sizes(jacobian).min()
+    )
 
 
-# --- all of them ------------------------------------------------------------------------------------------
+# --- all of them
+# ------------------------------------------------------------------------------------------
 
 
 def test_all_lists_every_weighting_under_its_name():
     assert list(weightings.ALL) == (
-        "mean mgda pcgrad cagrad imtl_g nash_mtl fair_grad aligned_mtl upgrad equal_norms".split()
+        (
+            "mean mgda pcgrad cagrad imtl_g nash_mtl fair_grad aligned_mtl upgrad "
+            "equal_norms"
+        ).split()
     )
     assert all(name == function.__name__ for name, function in weightings.ALL.items())
 
@@ -64,7 +73,9 @@ def test_gradients_that_are_all_zero(weighting):
 
 
 @every
-@pytest.mark.parametrize("bad", [np.ones((2, 3)), np.ones(2), np.zeros((0, 0)), np.array([[np.nan]])])
+@pytest.mark.parametrize(
+    "bad", [np.ones((2, 3)), np.ones(2), np.zeros((0, 0)), np.array([[np.nan]])]
+)
 def test_what_is_no_gramian_is_refused(weighting, bad):
     with pytest.raises(ValueError, match="Gramian"):
         weighting(bad)
@@ -74,11 +85,14 @@ def test_what_is_no_gramian_is_refused(weighting, bad):
 @quick
 @given(jacobians(awkward=False, dims=st.just(16)), st.randoms())
 def test_the_order_of_the_tasks_does_not_matter(weighting, jacobian, random):
-    assume(independent(jacobian, 0.05) and (weighting is not pcgrad or len(jacobian) < 3))
+    assume(
+        independent(jacobian, 0.05) and (weighting is not pcgrad or len(jacobian) < 3)
+    )
     order = list(range(len(jacobian)))
     random.shuffle(order)
     weights, permuted = (weighting(j @ j.T) for j in (jacobian, jacobian[order]))
-    if weighting is aligned_mtl:  # which directions it keeps is a matter of rounding when they are that short
+    # which directions it keeps is a matter of rounding when they are that short
+    if weighting is aligned_mtl:
         assume(sizes(jacobian).max() / sizes(jacobian).min() < 1e6)
     assert close(weights @ jacobian, permuted @ jacobian[order], jacobian, 1e-5)
 
@@ -86,17 +100,24 @@ def test_the_order_of_the_tasks_does_not_matter(weighting, jacobian, random):
 @every
 @quick
 @given(st.floats(-6, 6))
-def test_multiplying_all_gradients_scales_the_direction_as_documented(weighting, decades):
+def test_multiplying_all_gradients_scales_the_direction_as_documented(
+    weighting, decades
+):
     jacobian, scale = np.array([[-4.0, 1, 1], [6, 1, 1]]), 10**decades
-    growth = {nash_mtl: 0.0, fair_grad: -1 / 3}.get(weighting, 1.0)  # (1 - α) / (1 + α), α = 2
+    # (1 - α) / (1 + α), α = 2
+    growth = {nash_mtl: 0.0, fair_grad: -1 / 3}.get(weighting, 1.0)
     scaled = direction(weighting, scale * jacobian)
     expected = scale**growth * direction(weighting, jacobian)
-    assert scaled == pytest.approx(expected, rel=1e-6, abs=1e-9 * np.abs(expected).max())
+    assert scaled == pytest.approx(
+        expected, rel=1e-6, abs=1e-9 * np.abs(expected).max()
+    )
 
 
 @quick
 @given(jacobians(awkward=False, dims=st.just(16)), st.integers(0, 10**6))
-def test_the_direction_of_nash_and_imtl_does_not_depend_on_the_units_of_any_loss(jacobian, seed):
+def test_the_direction_of_nash_and_imtl_does_not_depend_on_the_units_of_any_loss(
+    jacobian, seed
+):
     assume(independent(jacobian, 0.05))
     units = 10 ** np.random.default_rng(seed).uniform(-6, 6, (len(jacobian), 1))
     a, b = direction(nash_mtl, jacobian), direction(nash_mtl, units * jacobian)
@@ -109,7 +130,9 @@ def test_the_direction_of_nash_and_imtl_does_not_depend_on_the_units_of_any_loss
 @every
 @quick
 @given(st.integers(1, 6), st.floats(-6, 6))
-def test_tasks_that_agree_exactly_give_the_direction_that_is_documented(weighting, tasks, decades):
+def test_tasks_that_agree_exactly_give_the_direction_that_is_documented(
+    weighting, tasks, decades
+):
     g = 10**decades * np.array([3.0, 4])
     length = np.linalg.norm(g)
     expected = {
@@ -131,23 +154,30 @@ def test_a_zero_gradient_stops_mgda_and_is_ignored_by_the_others(weighting):
     if weighting is mgda:
         assert found == pytest.approx([0, 0])
         return
-    # The others look where they would without it; those that average count it among the tasks.
+    # The others look where they would without it; those that average count it among the
+    # tasks.
     alone = direction(weighting, jacobian[[0, 2]])
     share = 2 / 3 if weighting in (mean, aligned_mtl, upgrad) else 1.0
-    if weighting is cagrad:  # no progress of the third can be gained: the mean, as it is
+    # no progress of the third can be gained: the mean, as it is
+    if weighting is cagrad:
         assert found == pytest.approx(jacobian.mean(0))
     else:
         assert found == pytest.approx(share * alone)
 
 
-# --- golden values, by hand or by an identity -------------------------------------------------------------
+# --- golden values, by hand or by an identity
+# -------------------------------------------------------------
 
 # d for g₁ = (−4, 1, 1), g₂ = (6, 1, 1): G = [[18, −22], [−22, 38]], cosine −22/√684.
 EXPECTED = {
     mean: [1, 1, 1],
     mgda: [0, 1, 1],  # the point of the segment that is nearest to zero
     # g₁ + 22/38 g₂ + g₂ + 22/18 g₁
-    pcgrad: [-4 * (1 + 11 / 9) + 6 * (1 + 11 / 19), 3 + 11 / 9 + 11 / 19 - 1, 3 + 11 / 9 + 11 / 19 - 1],
+    pcgrad: [
+        -4 * (1 + 11 / 9) + 6 * (1 + 11 / 19),
+        3 + 11 / 9 + 11 / 19 - 1,
+        3 + 11 / 9 + 11 / 19 - 1,
+    ],
     upgrad: [
         (-4 * (1 + 11 / 9) + 6 * (1 + 11 / 19)) / 2,
         (2 + 11 / 9 + 11 / 19) / 2,
@@ -157,7 +187,8 @@ EXPECTED = {
     imtl_g: [(6 * 18**0.5 - 4 * 38**0.5) / (18**0.5 + 38**0.5), 1, 1],
     # (g₁/√18 + g₂/√38) / √(1 + cosine)
     nash_mtl: list(
-        (np.array([-4, 1, 1]) / 18**0.5 + np.array([6, 1, 1]) / 38**0.5) / (1 - 22 / 684**0.5) ** 0.5
+        (np.array([-4, 1, 1]) / 18**0.5 + np.array([6, 1, 1]) / 38**0.5)
+        / (1 - 22 / 684**0.5) ** 0.5
     ),
     equal_norms: list(np.array([-4, 1, 1]) * (38 / 18) ** 0.5 + np.array([6, 1, 1])),
 }
@@ -182,7 +213,8 @@ def test_published_figures_for_the_same_two_gradients():
         assert direction(weighting, jacobian) == pytest.approx(figures, abs=5e-5)
 
 
-# --- MGDA -------------------------------------------------------------------------------------------------
+# --- MGDA
+# -------------------------------------------------------------------------------------------------
 
 
 @quick
@@ -190,7 +222,11 @@ def test_published_figures_for_the_same_two_gradients():
 def test_mgda_has_a_closed_form_for_two_tasks(jacobian):
     (a, c), (_, b) = gramian = jacobian @ jacobian.T
     between = a + b - 2 * c > 0
-    both = np.clip(np.array([b - c, a - c]) / (a + b - 2 * c), 0, 1) if between else np.array([0.5, 0.5])
+    both = (
+        np.clip(np.array([b - c, a - c]) / (a + b - 2 * c), 0, 1)
+        if between
+        else np.array([0.5, 0.5])
+    )
     assert close(mgda(gramian) @ jacobian, both @ jacobian, jacobian)
 
 
@@ -200,18 +236,20 @@ def test_mgda_meets_the_conditions_of_optimality(jacobian):
     gramian = jacobian @ jacobian.T
     w = mgda(gramian)
     square = w @ gramian @ w
-    # Of the first order: no gradient has a smaller projection on d than d itself; those with weight have
-    # the same.
+    # Of the first order: no gradient has a smaller projection on d than d itself; those
+    # with weight have the same.
     slack = gramian @ w - square
     assert (w >= 0).all() and w.sum() == pytest.approx(1)
     assert slack.min() >= -1e-9 * np.trace(gramian)
     assert np.abs(w * slack).max() <= 1e-9 * np.trace(gramian)
-    # Also at the scale of the shortest gradient, next to which the longest may be 10¹² times as long.
+    # Also at the scale of the shortest gradient, next to which the longest may be 10¹²
+    # times as long.
     assert square <= np.diagonal(gramian).min() * (1 + 1e-9)
     assert (slack / sizes(jacobian)).min() >= -1e-9 * (w * sizes(jacobian)).max()
 
 
-# --- PCGrad -----------------------------------------------------------------------------------------------
+# --- PCGrad
+# -----------------------------------------------------------------------------------------------
 
 
 def by_the_loop(jacobian, orders):
@@ -229,23 +267,34 @@ def by_the_loop(jacobian, orders):
 @given(jacobians())
 def test_pcgrad_is_the_loop_of_the_paper(jacobian):
     orders = [[s for s in range(len(jacobian)) if s != t] for t in range(len(jacobian))]
-    tolerance = 1e-6 * np.abs(pcgrad(jacobian @ jacobian.T)) @ np.linalg.norm(jacobian, axis=1)
-    assert np.abs(direction(pcgrad, jacobian) - by_the_loop(jacobian, orders)).max() <= tolerance
+    tolerance = (
+        1e-6 * np.abs(pcgrad(jacobian @ jacobian.T)) @ np.linalg.norm(jacobian, axis=1)
+    )
+    assert (
+        np.abs(direction(pcgrad, jacobian) - by_the_loop(jacobian, orders)).max()
+        <= tolerance
+    )
 
 
 def test_pcgrad_draws_its_orders():
     jacobian = np.random.default_rng(0).standard_normal((3, 4)) - 0.7
     jacobian[1] *= -1
-    choices = [list(itertools.permutations([s for s in range(3) if s != t])) for t in range(3)]
+    choices = [
+        list(itertools.permutations([s for s in range(3) if s != t])) for t in range(3)
+    ]
     possible = [by_the_loop(jacobian, orders) for orders in itertools.product(*choices)]
     rng = np.random.default_rng(1)
     drawn = [direction(pcgrad, jacobian, rng=rng) for _ in range(60)]
     nearest = [int(np.argmin([np.abs(d - p).max() for p in possible])) for d in drawn]
-    assert all(np.abs(d - possible[i]).max() < 1e-12 for d, i in zip(drawn, nearest, strict=True))
+    assert all(
+        np.abs(d - possible[i]).max() < 1e-12
+        for d, i in zip(drawn, nearest, strict=True)
+    )
     assert len({tuple(np.round(possible[i], 9)) for i in nearest}) > 1
 
 
-# --- UPGrad -----------------------------------------------------------------------------------------------
+# --- UPGrad
+# -----------------------------------------------------------------------------------------------
 
 
 @quick
@@ -272,29 +321,45 @@ def test_upgrad_projects_each_gradient_on_the_cone():
         jacobian = rng.standard_normal((3, 5)) - 0.4
         cone = [{"type": "ineq", "fun": lambda d, g=g: d @ g} for g in jacobian]
         projected = [
-            minimize(lambda d, g=g: np.square(d - g).sum(), np.zeros(5), constraints=cone, tol=1e-14).x
+            minimize(
+                lambda d, g=g: np.square(d - g).sum(),
+                np.zeros(5),
+                constraints=cone,
+                tol=1e-14,
+            ).x
             for g in jacobian
         ]
-        assert direction(upgrad, jacobian) == pytest.approx(np.mean(projected, 0), abs=1e-5)
+        assert direction(upgrad, jacobian) == pytest.approx(
+            np.mean(projected, 0), abs=1e-5
+        )
 
 
-# --- CAGrad -----------------------------------------------------------------------------------------------
+# --- CAGrad
+# -----------------------------------------------------------------------------------------------
 
 
 @quick
 @given(jacobians(), st.sampled_from([0.1, 0.4, 0.9]))
 def test_cagrad_is_optimal(jacobian, c):
-    """Weak duality: any convex combination bounds the worst progress from above. Here the gap is closed."""
+    """Weak duality: any convex combination bounds the worst progress from above. Here
+    the gap is closed."""
     gramian = jacobian @ jacobian.T
     w, g0 = cagrad(gramian, c=c), jacobian.mean(0)
     d, radius = w @ jacobian, c * np.linalg.norm(g0)
     longest = (w * np.linalg.norm(jacobian, axis=1)).max()
     assert np.linalg.norm(d - g0) <= radius + 1e-6 * longest
     v = w - 1 / len(w)
-    combination = v / v.sum() if v.sum() > 1e-9 / len(w) and (v >= -1e-12).all() else mgda(gramian)
-    bound = combination @ jacobian @ g0 + radius * np.linalg.norm(combination @ jacobian)
+    combination = (
+        v / v.sum()
+        if v.sum() > 1e-9 / len(w) and (v >= -1e-12).all()
+        else mgda(gramian)
+    )
+    bound = combination @ jacobian @ g0 + radius * np.linalg.norm(
+        combination @ jacobian
+    )
     if np.linalg.norm(mgda(gramian) @ jacobian) < 1e-6 * sizes(jacobian).min():
-        bound = min(bound, 0 + 1e-9 * np.trace(gramian))  # something is stationary: nothing improves all
+        # something is stationary: nothing improves all
+        bound = min(bound, 0 + 1e-9 * np.trace(gramian))
     assert (jacobian @ d).min() >= bound - 1e-8 * np.trace(gramian)
 
 
@@ -308,7 +373,8 @@ def test_cagrad_goes_from_the_mean_to_mgda():
         cagrad(np.eye(2), c=-1)
 
 
-# --- IMTL-G, Nash, FairGrad -------------------------------------------------------------------------------
+# --- IMTL-G, Nash, FairGrad
+# -------------------------------------------------------------------------------
 
 
 @quick
@@ -323,7 +389,8 @@ def test_imtl_has_equal_projections_and_weights_that_sum_to_one(jacobian):
 
 
 def test_imtl_may_turn_round():
-    """Three gradients for which equal projections need weights with a negative sum: all losses grow."""
+    """Three gradients for which equal projections need weights with a negative sum: all
+    losses grow."""
     unit = np.array([[1.0, 0, 0], [0.9, (1 - 0.81) ** 0.5, 0], [0.8, 0.55, 0]])
     unit[2, 2] = (1 - unit[2] @ unit[2]) ** 0.5
     jacobian = unit * np.array([[1.0], [0.01], [1.0]])
@@ -353,15 +420,21 @@ def test_for_two_tasks_fair_grad_of_one_nash_and_imtl_bisect_the_angle(jacobian)
     bisector = (jacobian / sizes(jacobian)[:, None]).sum(0)
     for weighting in (nash_mtl, imtl_g):
         d = direction(weighting, jacobian)
-        assert d / np.linalg.norm(d) == pytest.approx(bisector / np.linalg.norm(bisector), abs=1e-6)
+        assert d / np.linalg.norm(d) == pytest.approx(
+            bisector / np.linalg.norm(bisector), abs=1e-6
+        )
 
 
 @quick
-@given(jacobians(awkward=False, dims=st.just(16)), st.sampled_from([0.3, 0.5, 2.0, 4.0]))
+@given(
+    jacobians(awkward=False, dims=st.just(16)), st.sampled_from([0.3, 0.5, 2.0, 4.0])
+)
 def test_fair_grad_solves_its_equation(jacobian, alpha):
     gramian = jacobian @ jacobian.T
     w = fair_grad(gramian, alpha=alpha)
-    assert (np.abs(gramian @ w - w ** (-1 / alpha)) <= 1e-9 * (np.abs(gramian) @ w)).all()
+    assert (
+        np.abs(gramian @ w - w ** (-1 / alpha)) <= 1e-9 * (np.abs(gramian) @ w)
+    ).all()
 
 
 def test_fair_grad_cares_more_for_the_worst_off_the_larger_alpha():
@@ -375,22 +448,29 @@ def test_fair_grad_cares_more_for_the_worst_off_the_larger_alpha():
         fair_grad(np.eye(2), alpha=0)
 
 
-# --- Aligned-MTL, DB-MTL ----------------------------------------------------------------------------------
+# --- Aligned-MTL, DB-MTL
+# ----------------------------------------------------------------------------------
 
 
 @quick
 @given(jacobians(awkward=False, dims=st.just(16)))
 def test_aligned_gradients_are_orthogonal_and_equally_long(jacobian):
-    """The weights are the mean of rows of B; B itself comes from asking for the mean of one task alone."""
-    assume(independent(jacobian, 0.05) and sizes(jacobian).max() / sizes(jacobian).min() < 1e3)
+    """The weights are the mean of rows of B; B itself comes from asking for the mean of
+    one task alone."""
+    assume(
+        independent(jacobian, 0.05)
+        and sizes(jacobian).max() / sizes(jacobian).min() < 1e3
+    )
     gramian = jacobian @ jacobian.T
     singular = np.linalg.svd(jacobian, compute_uv=False)
-    # d of the mean of orthonormal axes times the least singular value, from the polar factor of the
-    # gradients.
+    # d of the mean of orthonormal axes times the least singular value, from the polar
+    # factor of the gradients.
     left, _, right = np.linalg.svd(jacobian, full_matrices=False)
     aligned = singular.min() * left @ right
     assert np.linalg.cond(aligned) == pytest.approx(1)
-    assert direction(aligned_mtl, jacobian) == pytest.approx(aligned.mean(0), abs=1e-5 * singular.min())
+    assert direction(aligned_mtl, jacobian) == pytest.approx(
+        aligned.mean(0), abs=1e-5 * singular.min()
+    )
     assert gramian.shape == (len(jacobian),) * 2
 
 
@@ -399,4 +479,6 @@ def test_aligned_gradients_are_orthogonal_and_equally_long(jacobian):
 def test_db_mtl_stretches_every_gradient_to_the_longest(jacobian):
     norms = np.linalg.norm(jacobian, axis=1)
     stretched = equal_norms(jacobian @ jacobian.T) * norms
-    assert stretched[norms > 0] == pytest.approx(np.full((norms > 0).sum(), norms.max()))
+    assert stretched[norms > 0] == pytest.approx(
+        np.full((norms > 0).sum(), norms.max())
+    )

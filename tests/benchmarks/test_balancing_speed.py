@@ -1,4 +1,5 @@
-"""What balancing may cost, as ratios of one run; `python -m tools.balancing_speed` prints the tables."""
+"""What balancing may cost, as ratios of one run; `python -m tools.balancing_speed`
+prints the tables."""
 
 from __future__ import annotations
 
@@ -6,7 +7,14 @@ import pytest
 import torch
 
 from mtmm_lib.balancing import weightings
-from tools.balancing_speed import TASKS, TRUNKS, gradients_held, ratio, steps, weighting_times
+from tools.balancing_speed import (
+    TASKS,
+    TRUNKS,
+    gradients_held,
+    ratio,
+    steps,
+    weighting_times,
+)
 
 #: Solved in closed form, or by a fixed number of products; the others iterate.
 CLOSED = ("mean", "pcgrad", "imtl_g", "aligned_mtl", "equal_norms")
@@ -18,8 +26,11 @@ def test_a_balanced_step(benchmark, trunk, tasks):
     taken = benchmark.pedantic(steps, (trunk, tasks, 25, torch.device("cpu")))
     benchmark.extra_info.update({way: round(ratio(taken, way), 2) for way in taken})
     assert ratio(taken, "features") <= 1.2
-    # A backward pass through the trunk for each task takes nearly all of the time of both; the rest is noise.
-    theirs = min("TorchJD, one by one", "TorchJD, batched", key=lambda way: ratio(taken, way))
+    # A backward pass through the trunk for each task takes nearly all of the time of
+    # both; the rest is noise.
+    theirs = min(
+        "TorchJD, one by one", "TorchJD, batched", key=lambda way: ratio(taken, way)
+    )
     assert ratio(taken, "parameters", theirs) <= 1.1
 
 

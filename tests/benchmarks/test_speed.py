@@ -1,4 +1,5 @@
-"""Speed as ratios measured in one run, so that they hold on any machine; `make bench` runs them."""
+"""Speed as ratios measured in one run, so that they hold on any machine; `make bench`
+runs them."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ EPOCHS = 4
 
 def data(n: int = 1024) -> Batch:
     draw = torch.Generator().manual_seed(0)
-    image, sound = torch.randn(n, 64, generator=draw), torch.randn(n, 32, generator=draw)
+    image, sound = (
+        torch.randn(n, 64, generator=draw),
+        torch.randn(n, 32, generator=draw),
+    )
     return Batch(
         {"image": image, "sound": sound},
         {"kind": image[:, :5].argmax(1), "size": sound.sum(1)},
@@ -47,8 +51,11 @@ def small_model(width: int) -> Model:
 
 
 def hand_written(model: nn.Module, train: Batch, batch_size: int) -> None:
-    """The leanest loop that does the same to the same model, with the same optimizer."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+    """The leanest loop that does the same to the same model, with the same
+    optimizer."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, weight_decay=0.0, fused=True
+    )
     model.train()
     for _ in range(EPOCHS):
         for chosen in torch.randperm(len(train)).split(batch_size):
@@ -60,7 +67,8 @@ def hand_written(model: nn.Module, train: Batch, batch_size: int) -> None:
 
 
 def seconds(function: Callable, *arguments, **settings) -> float:
-    """CPU time, in which what other programs do meanwhile counts least; run with one thread."""
+    """CPU time, in which what other programs do meanwhile counts least; run with one
+    thread."""
     start = time.process_time()
     function(*arguments, **settings)
     return time.process_time() - start
@@ -69,9 +77,15 @@ def seconds(function: Callable, *arguments, **settings) -> float:
 @pytest.mark.parametrize(("width", "batch_size"), [(16, 16), (64, 64)])
 def test_fit_keeps_the_pace_of_a_hand_written_loop(benchmark, width, batch_size):
     train = data()
-    settings = {"epochs": EPOCHS, "batch_size": batch_size, "device": "cpu", "progress": False}
+    settings = {
+        "epochs": EPOCHS,
+        "batch_size": batch_size,
+        "device": "cpu",
+        "progress": False,
+    }
     by_hand, by_fit = [], []
-    for _ in range(25):  # turn by turn, so that whatever else the machine does meets both
+    # turn by turn, so that whatever else the machine does meets both
+    for _ in range(25):
         by_hand.append(seconds(hand_written, small_model(width), train, batch_size))
         by_fit.append(seconds(fit, small_model(width), train, **settings))
     ratio = median(by_hand) / median(by_fit)
@@ -83,11 +97,18 @@ def test_fit_keeps_the_pace_of_a_hand_written_loop(benchmark, width, batch_size)
 def test_importing_costs_hardly_more_than_torch(benchmark):
     def load(module: str) -> float:
         # Measured inside, where the interpreter's own start does not count.
-        code = f"import time; t = time.process_time(); import {module}; print(time.process_time() - t)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        code = (
+            f"import time; t = time.process_time(); import {module}; "
+            "print(time.process_time() - t)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         return float(done.stdout)
 
-    everything = ", ".join(f"mtmm_lib.{module.name}" for module in pkgutil.iter_modules(mtmm_lib.__path__))
+    everything = ", ".join(
+        f"mtmm_lib.{module.name}" for module in pkgutil.iter_modules(mtmm_lib.__path__)
+    )
     load("torch"), load(everything)  # fill the file cache
     torch_alone, library = [], []
     for _ in range(9):
@@ -115,10 +136,17 @@ def test_ten_seeds_at_once_beat_ten_in_a_row(benchmark):
 
     def build() -> Model:
         names = ["digit", "parity", "large", "ink"]
-        tasks = [Classification("digit", 10), Classification("parity", 2), Classification("large", 2)]
+        tasks = [
+            Classification("digit", 10),
+            Classification("parity", 2),
+            Classification("large", 2),
+        ]
         sharing = HardSharing(names, 64, 64, trunk)
         return Model(
-            {"image": Identity()}, ConcatFusion({"image": 64}, 64), sharing, [*tasks, Regression("ink")]
+            {"image": Identity()},
+            ConcatFusion({"image": 64}, 64),
+            sharing,
+            [*tasks, Regression("ink")],
         )
 
     train = []
@@ -126,7 +154,12 @@ def test_ten_seeds_at_once_beat_ten_in_a_row(benchmark):
         image = torch.randn(1000, 64, generator=torch.Generator().manual_seed(seed))
         digit = image[:, :10].argmax(1)
         few = torch.where(torch.arange(1000) < 50, digit, -1)
-        targets = {"digit": few, "parity": digit % 2, "large": (digit > 4).long(), "ink": image.mean(1)}
+        targets = {
+            "digit": few,
+            "parity": digit % 2,
+            "large": (digit > 4).long(),
+            "ink": image.mean(1),
+        }
         train.append(Batch({"image": image}, targets))
     settings = {"epochs": 75, "batch_size": 128, "lr": 3e-3, "weight_decay": 0.01}
 

@@ -8,7 +8,9 @@ from tools import chapters, citations
 
 CARUANA = '[Caruana, 1997](https://doi.org/10.1023/A:1007379606734 "caruana1997")'
 PAIR = '[Hu and Singh, 2021](https://arxiv.org/abs/2102.10772 "hu2021unit")'
-MANY = '[Neverova et al., 2016](https://doi.org/10.1109/TPAMI.2015.2461544 "neverova2016")'
+MANY = (
+    '[Neverova et al., 2016](https://doi.org/10.1109/TPAMI.2015.2461544 "neverova2016")'
+)
 
 
 @pytest.mark.parametrize(
@@ -17,7 +19,10 @@ MANY = '[Neverova et al., 2016](https://doi.org/10.1109/TPAMI.2015.2461544 "neve
         ("as in {cite}`caruana1997`.", f"as in ({CARUANA})."),
         ("{cite:t}`caruana1997` began it", f"{CARUANA} began it"),
         ("both {cite}`hu2021unit,neverova2016`", f"both ({PAIR}; {MANY})"),
-        ("(see {cite:t}`hu2021unit` and {cite}`caruana1997`)", f"(see {PAIR} and ({CARUANA}))"),
+        (
+            "(see {cite:t}`hu2021unit` and {cite}`caruana1997`)",
+            f"(see {PAIR} and ({CARUANA}))",
+        ),
         ('no citation: [site](https://example.org "a title") and `cite`', None),
     ],
 )
@@ -34,7 +39,9 @@ def test_an_unknown_key_is_an_error():
 def test_every_entry_has_an_address_and_a_readable_name():
     for key, entry in citations.bibliography().entries.items():
         assert re.match(r"https://[\w.]+/\S+$", citations.address(entry)), key
-        assert re.fullmatch(r"\[[\w .’'-]+, \d{4}\]\(\S+ \"\w+\"\)", citations.link(key)), key
+        assert re.fullmatch(
+            r"\[[\w .’'-]+, \d{4}\]\(\S+ \"\w+\"\)", citations.link(key)
+        ), key
 
 
 def test_directives_become_text_and_equations_stand_between_dollars():

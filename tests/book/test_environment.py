@@ -1,4 +1,5 @@
-"""One list of dependencies, one address, commands as described, nothing of one machine."""
+"""One list of dependencies, one address, commands as described, nothing of one
+machine."""
 
 import os
 import re
@@ -35,7 +36,9 @@ def test_conda_installs_what_pyproject_lists():
     *conda, pip = environment["dependencies"]
     python = next(line for line in conda if line.startswith("python")).split("=")[-1]
     assert SpecifierSet(pyproject()["project"]["requires-python"]).contains(python)
-    assert {line.split("=")[0] for line in conda} == {"python", "pip"}, "packages belong into pyproject.toml"
+    assert {line.split("=")[0] for line in conda} == {"python", "pip"}, (
+        "packages belong into pyproject.toml"
+    )
     project = Requirement(f"mtmm-lib{pip['pip'][-1].removeprefix('-e .')}")
     assert pip["pip"][-1].startswith("-e .") and project.extras <= set(
         pyproject()["project"]["optional-dependencies"]
@@ -49,20 +52,29 @@ def test_every_dependency_has_a_tested_version_for_every_python():
 
 def test_a_dependency_without_a_tested_version_is_found(monkeypatch):
     plan = {
-        "project": {"dependencies": ["torch>=999", "numpy"], "optional-dependencies": {"lab": ["unheard-of"]}}
+        "project": {
+            "dependencies": ["torch>=999", "numpy"],
+            "optional-dependencies": {"lab": ["unheard-of"]},
+        }
     }
     monkeypatch.setattr(constraints, "pyproject", lambda: plan)
     found = constraints.missing()
     assert len(found) == 2 * len(constraints.PYTHONS)
-    assert found[0] == "Python 3.10: torch>=999 has 0 fitting versions in constraints.txt"
+    assert (
+        found[0] == "Python 3.10: torch>=999 has 0 fitting versions in constraints.txt"
+    )
 
 
 def test_the_pythons_are_the_same_everywhere():
     classifiers = pyproject()["project"]["classifiers"]
-    named = [line.rsplit(" ", 1)[1] for line in classifiers if re.search(r":: 3\.\d+$", line)]
+    named = [
+        line.rsplit(" ", 1)[1] for line in classifiers if re.search(r":: 3\.\d+$", line)
+    ]
     assert tuple(named) == constraints.PYTHONS
     assert pyproject()["project"]["requires-python"] == f">={named[0]}"
-    assert f"Python {named[0]} to {named[-1]}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Python {named[0]} to {named[-1]}" in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_every_link_to_the_repository_is_the_one_address():
@@ -72,14 +84,19 @@ def test_every_link_to_the_repository_is_the_one_address():
         if path.endswith(TEXT):
             text = (ROOT / path).read_text(encoding="utf-8")
             places = re.findall(
-                r"(?:github\.com|colab\.research\.google\.com/github|/v2/gh)/([\w.-]+/[\w.-]+)", text
+                r"(?:github\.com|colab\.research\.google\.com/github|/v2/gh)/([\w.-]+/[\w.-]+)",
+                text,
             )
             mine = [
                 place
                 for place in places
                 if place.split("/")[0] == owner or place.split("/")[-1].startswith(name)
             ]
-            wrong += [f"{path}: {place}" for place in mine if place.removesuffix(".git") != f"{owner}/{name}"]
+            wrong += [
+                f"{path}: {place}"
+                for place in mine
+                if place.removesuffix(".git") != f"{owner}/{name}"
+            ]
     assert wrong == []
 
 
@@ -88,7 +105,9 @@ def test_a_file_that_needs_the_address_reads_it():
     plain = {"pyproject.toml", "README.md", "CITATION.cff"}
     derived = {path for path in tracked("chapters/*.ipynb")}
     stating = {
-        path for path in tracked() if path.endswith(TEXT) and repository() in (ROOT / path).read_text("utf-8")
+        path
+        for path in tracked()
+        if path.endswith(TEXT) and repository() in (ROOT / path).read_text("utf-8")
     }
     assert stating - derived <= plain
 
@@ -106,7 +125,8 @@ def test_nothing_of_one_machine():
 
 @pytest.fixture
 def installed(tmp_path):
-    """A virtual environment's folder in which everything is installed already, as far as make can tell."""
+    """A virtual environment's folder in which everything is installed already, as far
+    as make can tell."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     for stamp in (".installed-lab", ".installed-lab-book-test"):
@@ -115,7 +135,9 @@ def installed(tmp_path):
 
 
 def planned(*arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAKE")
+    }
     command = ["make", "--dry-run", *arguments]
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
@@ -138,16 +160,23 @@ def test_changed_dependencies_are_installed(installed, changed):
 def test_help_lists_every_command():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = re.search(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)[1].split()
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert re.findall(r"^(\w+) ", shown, flags=re.MULTILINE) == targets
 
 
 def test_the_readme_shows_code_that_runs(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"^```python\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    code = re.search(r"^```python\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)[
+        1
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    # Scores of 0.92 to 0.99 vary with the weights drawn and the processor; chance is a tenth and a third.
+    # Scores of 0.92 to 0.99 vary with the weights drawn and the processor; chance is a
+    # tenth and a third.
     assert all(score > 0.8 for score in eval(done.stdout).values())
 
 

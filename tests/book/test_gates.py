@@ -1,4 +1,5 @@
-"""The gates close: a notebook that fails, a claim that is false and a site with a warning stop the build."""
+"""The gates close: a notebook that fails, a claim that is false and a site with a
+warning stop the build."""
 
 import subprocess
 import sys
@@ -17,8 +18,13 @@ FAILING = {
         "code cell 2 of 2 (`[][seven]`): IndexError: list index out of range",
     ),
     "claim": (
-        ["from mtmm_lib.lesson import at_least, claim\nheight = 0.5", FALSE_CLAIM, "never = 'reached'"],
-        f"code cell 2 of 3 (`{FALSE_CLAIM}`): ClaimError: Water runs uphill: 0.5: not at least 1",
+        [
+            "from mtmm_lib.lesson import at_least, claim\nheight = 0.5",
+            FALSE_CLAIM,
+            "never = 'reached'",
+        ],
+        f"code cell 2 of 3 (`{FALSE_CLAIM}`): ClaimError: Water runs uphill: 0.5: "
+        "not at least 1",
     ),
 }
 
@@ -46,7 +52,16 @@ def test_the_book_is_not_built_from_a_failing_notebook(tmp_path, name):
 @pytest.mark.parametrize("name", FAILING)
 def test_the_notebooks_run_fails(tmp_path, name):
     path = plant(tmp_path, name, FAILING[name][0])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        str(path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "1 failed" in done.stdout
 

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mtmm_lib.lesson.article import CHAPTER_ARROWS, CHAPTERS_OF, SECTIONS, STATEMENTS, TITLES
+from mtmm_lib.lesson.article import (
+    CHAPTER_ARROWS,
+    CHAPTERS_OF,
+    SECTIONS,
+    STATEMENTS,
+    TITLES,
+)
 from mtmm_lib.results import Gain, between
 from tools import claims, generate
 from tools.project import SOURCES
@@ -22,11 +28,19 @@ def as_result(measured):
         for name, value in asdict(measured).items()
         if not isinstance(value, float) or math.isfinite(value)
     }
-    return {"type": type(measured).__name__, "holds": measured.holds, "text": measured.text, **kept}
+    return {
+        "type": type(measured).__name__,
+        "holds": measured.holds,
+        "text": measured.text,
+        **kept,
+    }
 
 
 @given(
-    numbers, st.floats(0.01, 10), st.sampled_from(["above", "below", "within", "undecided"]), st.floats(0, 50)
+    numbers,
+    st.floats(0.01, 10),
+    st.sampled_from(["above", "below", "within", "undecided"]),
+    st.floats(0, 50),
 )
 def test_the_margin_of_a_gain_is_positive_where_it_holds(mean, se, relation, bound):
     gain = getattr(Gain(mean, se, 10), relation)(bound)
@@ -43,7 +57,16 @@ def test_the_margin_of_a_bound_is_positive_where_it_holds(value, low, width):
     assert (margin > 0) == bound.holds
 
 
-def claim(statement, result, *, seed=0, supports=None, verdict="supported", missing="", chapter="01"):
+def claim(
+    statement,
+    result,
+    *,
+    seed=0,
+    supports=None,
+    verdict="supported",
+    missing="",
+    chapter="01",
+):
     return {
         "kind": "claim",
         "chapter": chapter,
@@ -59,7 +82,11 @@ def claim(statement, result, *, seed=0, supports=None, verdict="supported", miss
 def test_a_claim_that_fails_under_one_seed_or_is_not_made_is_reported():
     good, bad = Gain(2.0, 0.1, 10), Gain(0.1, 0.1, 10)
     made = [claim("A", good, seed=seed) for seed in range(3)]
-    made += [claim("B", good, seed=0), claim("B", bad, seed=1), claim("B", good, seed=2)]
+    made += [
+        claim("B", good, seed=0),
+        claim("B", bad, seed=1),
+        claim("B", good, seed=2),
+    ]
     made += [claim("C", good, seed=seed) for seed in range(2)]
     lines, failed = claims.table(made, seeds=3)
     assert len(lines) == 4 and " 3/3 " in lines[1] and " 2/3 " in lines[2]
@@ -74,7 +101,13 @@ def test_the_ledger_shows_every_statement_with_what_was_measured():
     made = [
         claim("Sharing helped", gain, supports="A1"),
         claim("Sharing cost nothing", gain, supports="A3", verdict="refuted"),
-        claim("Nobody knows", gain.undecided(9), supports="C1", verdict="unresolved", missing="more data"),
+        claim(
+            "Nobody knows",
+            gain.undecided(9),
+            supports="C1",
+            verdict="unresolved",
+            missing="more data",
+        ),
         claim("A fact", gain),
     ]
     page = generate.ledger(made, {"01": "01-first"})
@@ -82,14 +115,22 @@ def test_the_ledger_shows_every_statement_with_what_was_measured():
         if label[0] in "AC":
             assert f"| {label} | {words} |" in page
     assert page.count("not tested yet") == 13 - 3
-    assert "| C4 | training is unstable with several objectives | not tested yet (planned: 7, 8) |" in page
-    assert "| A1 | better generalisation, less overfitting | [✓ supported](#ledger-a1) |" in page
+    assert (
+        "| C4 | training is unstable with several objectives | not tested yet "
+        "(planned: 7, 8) |"
+    ) in page
+    assert (
+        "| A1 | better generalisation, less overfitting | [✓ supported](#ledger-a1) |"
+        in page
+    )
     assert f"- **✗ refuted.** Sharing cost nothing. *Measured:* {gain.text}" in page
     assert "What would settle it: more data" in page
     assert page.index("A fact") > page.index("## Facts of the book's own")
 
 
-@pytest.mark.parametrize("name", ["mtmm_lib.lesson", "mtmm_lib.training", "mtmm_lib.data"])
+@pytest.mark.parametrize(
+    "name", ["mtmm_lib.lesson", "mtmm_lib.training", "mtmm_lib.data"]
+)
 def test_the_reference_documents_what_a_reader_imports(name):
     assert name in generate.documented()
 
@@ -97,13 +138,22 @@ def test_the_reference_documents_what_a_reader_imports(name):
 def test_the_reference_documents_nothing_twice():
     import importlib
 
-    listed = [(module, name) for module, names in generate.documented().items() for name in names]
-    assert len({id(getattr(importlib.import_module(module), name)) for module, name in listed}) == len(listed)
+    listed = [
+        (module, name)
+        for module, names in generate.documented().items()
+        for name in names
+    ]
+    assert len(
+        {id(getattr(importlib.import_module(module), name)) for module, name in listed}
+    ) == len(listed)
 
 
 def test_the_article_page_names_every_label_and_every_chapter_that_speaks_of_it():
     assert set(CHAPTERS_OF) == set(STATEMENTS) and set(TITLES) == set(CHAPTER_ARROWS)
-    for numbers in [*CHAPTERS_OF.values(), *(numbers for _, numbers in SECTIONS.values())]:
+    for numbers in [
+        *CHAPTERS_OF.values(),
+        *(numbers for _, numbers in SECTIONS.values()),
+    ]:
         assert set(numbers) <= set(TITLES)
     names = {path.stem[:2]: path.stem for path in SOURCES.glob("[0-9][0-9]-*.md")}
     page = generate.article(names)
@@ -113,4 +163,6 @@ def test_the_article_page_names_every_label_and_every_chapter_that_speaks_of_it(
         source = (SOURCES / f"{name}.md").read_text(encoding="utf-8")
         assert f"\n# {TITLES[number]}\n" in source
         for label in set(re.findall(r'supports="(\w+)"', source)):
-            assert number in CHAPTERS_OF[label], f"chapter {number} measures {label}: add it to CHAPTERS_OF"
+            assert number in CHAPTERS_OF[label], (
+                f"chapter {number} measures {label}: add it to CHAPTERS_OF"
+            )

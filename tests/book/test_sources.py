@@ -46,7 +46,9 @@ def test_a_notebook_that_a_reader_has_run_is_kept(tmp_path, monkeypatch, capsys)
     for kept in (f"{source.stem}-yours.ipynb", f"{source.stem}-2-yours.ipynb"):
         chapters.write()
         answered = json.loads(path.read_text(encoding="utf-8"))
-        next(cell for cell in answered["cells"] if cell["cell_type"] == "code")["execution_count"] = 1
+        next(cell for cell in answered["cells"] if cell["cell_type"] == "code")[
+            "execution_count"
+        ] = 1
         path.write_text(json.dumps(answered), encoding="utf-8")
         assert chapters.write() == [path]
         assert json.loads((tmp_path / kept).read_text(encoding="utf-8")) == answered
@@ -59,33 +61,49 @@ def test_notebooks_hold_no_outputs_and_no_pairing():
         notebook = json.loads((ROOT / name).read_text(encoding="utf-8"))
         assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}, name
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code), name
+        assert all(
+            cell["outputs"] == [] and cell["execution_count"] is None for cell in code
+        ), name
 
 
 def test_a_notebook_installs_the_library_first_and_only_where_it_is_missing():
     for path in CHAPTERS.glob("*.ipynb"):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        first = "".join(next(cell for cell in cells if cell["cell_type"] == "code")["source"])
-        assert 'if find_spec("mtmm_lib") is None' in first and f"git+{repository()}" in first
+        first = "".join(
+            next(cell for cell in cells if cell["cell_type"] == "code")["source"]
+        )
+        assert (
+            'if find_spec("mtmm_lib") is None' in first
+            and f"git+{repository()}" in first
+        )
         shown = []
-        shell = first.replace("%pip", "shown.append(").replace(f'{repository()}"', f'{repository()}")')
+        shell = first.replace("%pip", "shown.append(").replace(
+            f'{repository()}"', f'{repository()}")'
+        )
         assert shell != first
-        exec(re.sub(r"append\(.*\)", "append(1)", shell), {"shown": shown})  # the library is here: nothing
+        # the library is here: nothing
+        exec(re.sub(r"append\(.*\)", "append(1)", shell), {"shown": shown})
         assert shown == []
 
 
 def rows() -> list[tuple[str, str]]:
     """The table of derived files in CONTRIBUTING: file and check."""
     text = (
-        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("| Checked by |\n|---|---|---|---|\n")[1]
+        (ROOT / "CONTRIBUTING.md")
+        .read_text(encoding="utf-8")
+        .split("| Checked by |\n|---|---|---|---|\n")[1]
     )
-    cells = [re.findall(r"`([^`]+)`", row) for row in text.split("\n\n")[0].splitlines()]
+    cells = [
+        re.findall(r"`([^`]+)`", row) for row in text.split("\n\n")[0].splitlines()
+    ]
     return [(row[0], row[-1]) for row in cells]
 
 
 @pytest.mark.parametrize("file, check", rows())
 def test_every_derived_file_is_fresh(file, check):
-    assert list(ROOT.glob(file)), f"{file} is in the table of derived files, but there is none"
+    assert list(ROOT.glob(file)), (
+        f"{file} is in the table of derived files, but there is none"
+    )
     command = [sys.executable, *shlex.split(check)[1:]]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -93,6 +111,8 @@ def test_every_derived_file_is_fresh(file, check):
 
 def test_every_recipe_is_in_the_table():
     files = [file for file, _ in rows()]
-    made = [path.relative_to(ROOT).as_posix() for path in (ROOT / "data").rglob("*.npz")]
+    made = [
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "data").rglob("*.npz")
+    ]
     assert set(made) <= set(files)
     assert "chapters/*.ipynb" in files and "constraints.txt" in files

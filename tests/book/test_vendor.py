@@ -14,7 +14,11 @@ from tools import vendor
 def archive(tmp_path):
     path = tmp_path / "archive.tgz"
     with tarfile.open(path, "w:gz") as tar:
-        for name in ("package/dist/embed.js", "package/dist/font.woff2", "package/src/secret.ts"):
+        for name in (
+            "package/dist/embed.js",
+            "package/dist/font.woff2",
+            "package/src/secret.ts",
+        ):
             content = name.encode()
             info = tarfile.TarInfo(name)
             info.size = len(content)
@@ -32,17 +36,26 @@ def test_an_archive_with_another_hash_is_refused(archive):
 
 def test_only_what_is_wanted_is_unpacked(archive, tmp_path):
     vendor.unpack(archive, tmp_path / "out", ["dist/embed.js", "dist/*.woff2"])
-    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["embed.js", "font.woff2"]
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == [
+        "embed.js",
+        "font.woff2",
+    ]
 
 
 def test_every_package_is_pinned_with_its_hash():
     packages = vendor.packages()
-    assert set(packages["dependencies"]) == set(packages["integrity"]) == set(vendor.FILES)
+    assert (
+        set(packages["dependencies"]) == set(packages["integrity"]) == set(vendor.FILES)
+    )
     assert all(version[0].isdigit() for version in packages["dependencies"].values())
 
 
-def test_without_npm_scripts_come_from_the_public_address_and_fonts_from_the_reader(monkeypatch, tmp_path):
+def test_without_npm_scripts_come_from_the_public_address_and_fonts_from_the_reader(
+    monkeypatch, tmp_path
+):
     monkeypatch.setattr(vendor, "FOLDER", tmp_path)
     version = vendor.packages()["dependencies"]["mathjax"]
-    assert vendor.addresses("mathjax") == [f"{vendor.PUBLIC}/mathjax@{version}/es5/tex-chtml-full.js"]
+    assert vendor.addresses("mathjax") == [
+        f"{vendor.PUBLIC}/mathjax@{version}/es5/tex-chtml-full.js"
+    ]
     assert vendor.addresses("@fontsource-variable/source-serif-4") == []

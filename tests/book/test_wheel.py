@@ -1,4 +1,5 @@
-"""The library installs alone: its wheel holds the data and runs where nothing else of the project is."""
+"""The library installs alone: its wheel holds the data and runs where nothing else of
+the project is."""
 
 import subprocess
 import sys
@@ -14,7 +15,15 @@ from tools.project import ROOT
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(out),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(out.glob("*.whl"))
@@ -23,9 +32,16 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     folders = {name.split("/")[0] for name in names}
-    assert len(folders) == 2 and "mtmm_lib" in folders and all(f.startswith("mtmm_lib") for f in folders)
+    assert (
+        len(folders) == 2
+        and "mtmm_lib" in folders
+        and all(f.startswith("mtmm_lib") for f in folders)
+    )
     for path in [*(ROOT / "data").rglob("*.npz"), *(ROOT / "data").rglob("CARD.md")]:
-        assert f"mtmm_lib/data/embedded/{path.relative_to(ROOT / 'data').as_posix()}" in names
+        assert (
+            f"mtmm_lib/data/embedded/{path.relative_to(ROOT / 'data').as_posix()}"
+            in names
+        )
     library = ROOT / "mtmm_lib"
     for path in [
         *(library / "lesson/quizzes").glob("*.json"),
@@ -58,9 +74,12 @@ print(len(load("01")) > 0)
 
 
 def test_the_wheel_runs_in_an_empty_environment(wheel, tmp_path):
-    """The environment has the wheel alone; what it depends on is seen through a path, not installed again."""
+    """The environment has the wheel alone; what it depends on is seen through a path,
+    not installed again."""
     home = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(home)], check=True
+    )
     python = home / "bin" / "python"
     install = [
         sys.executable,
@@ -76,6 +95,8 @@ def test_the_wheel_runs_in_an_empty_environment(wheel, tmp_path):
     subprocess.run(install, check=True, capture_output=True)
     packages = next(home.glob("lib/python*/site-packages"))
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    done = subprocess.run([str(python), "-c", STEP], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(python), "-c", STEP], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "True"

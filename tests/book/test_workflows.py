@@ -1,4 +1,5 @@
-"""The workflows run what anybody can run, with the rights that they need, and turn failures into issues."""
+"""The workflows run what anybody can run, with the rights that they need, and turn
+failures into issues."""
 
 import json
 import os
@@ -16,11 +17,14 @@ from tools import claims, constraints
 from tools.project import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
-WORKFLOWS = {path.name: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.yml"))}
+WORKFLOWS = {
+    path.name: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.yml"))
+}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
 
-# What a step may run besides make: on systems where make is no matter of course, the README's commands.
+# What a step may run besides make: on systems where make is no matter of course, the
+# README's commands.
 PLAIN = {
     ".ci/run",
     'python -m pip install --constraint constraints.txt --editable ".[lab,book,test]"',
@@ -35,15 +39,23 @@ RIGHTS = {
 
 
 def jobs():
-    return [(name, *job) for name, text in WORKFLOWS.items() for job in yaml.safe_load(text)["jobs"].items()]
+    return [
+        (name, *job)
+        for name, text in WORKFLOWS.items()
+        for job in yaml.safe_load(text)["jobs"].items()
+    ]
 
 
 def expanded(job: dict, text: str) -> set[str]:
     """What ``text`` becomes in the job's matrix."""
     matrix = job.get("strategy", {}).get("matrix", {})
-    rows = matrix.get("include") or [{name: value} for name, values in matrix.items() for value in values]
+    rows = matrix.get("include") or [
+        {name: value} for name, values in matrix.items() for value in values
+    ]
     fill = re.compile(r"\$\{\{ matrix\.(\w+) \}\}")
-    return {fill.sub(lambda match, row=row: row[match[1]], text) for row in rows or [{}]}
+    return {
+        fill.sub(lambda match, row=row: row[match[1]], text) for row in rows or [{}]
+    }
 
 
 each_job = pytest.mark.parametrize(
@@ -57,7 +69,9 @@ def test_a_step_runs_a_target_of_the_makefile(file, name, job):
         for command in expanded(job, step.get("run", "make help")):
             program, *words = shlex.split(command)
             if program == "make":
-                assert words[0] in TARGETS and all("=" in word for word in words[1:]), command
+                assert words[0] in TARGETS and all("=" in word for word in words[1:]), (
+                    command
+                )
             else:
                 assert command in PLAIN, command
 
@@ -73,7 +87,9 @@ def test_a_workflow_reads_and_knows_no_secret(file):
     plan = yaml.safe_load(WORKFLOWS[file])
     assert plan["permissions"] == {"contents": "read"}
     assert "secrets" not in WORKFLOWS[file], "the job's own token is github.token"
-    assert "pull_request_target" not in WORKFLOWS[file], "it would give a stranger's code the rights of main"
+    assert "pull_request_target" not in WORKFLOWS[file], (
+        "it would give a stranger's code the rights of main"
+    )
     for job in plan["jobs"].values():
         with_token = [step for step in job["steps"] if "github.token" in str(step)]
         assert not with_token or "permissions" in job
@@ -97,7 +113,11 @@ def test_commands_hold_nothing_that_a_stranger_can_write():
 
 def test_only_main_is_published_and_only_after_the_tests():
     plan = yaml.safe_load(WORKFLOWS["tests.yml"])["jobs"]
-    (upload,) = [step for step in plan["everything"]["steps"] if "upload-pages" in step.get("uses", "")]
+    (upload,) = [
+        step
+        for step in plan["everything"]["steps"]
+        if "upload-pages" in step.get("uses", "")
+    ]
     steps = plan["everything"]["steps"]
     assert steps.index(upload) > steps.index({"run": ".ci/run"})
     assert plan["publish"]["if"] == upload["if"] == "github.ref == 'refs/heads/main'"
@@ -105,13 +125,17 @@ def test_only_main_is_published_and_only_after_the_tests():
 
 
 def test_the_oldest_and_the_newest_python_are_tested():
-    versions = yaml.safe_load(WORKFLOWS["tests.yml"])["jobs"]["versions"]["strategy"]["matrix"]["include"]
+    versions = yaml.safe_load(WORKFLOWS["tests.yml"])["jobs"]["versions"]["strategy"][
+        "matrix"
+    ]["include"]
     tested = {(row["python"], row["make"]) for row in versions}
     oldest, newest = constraints.PYTHONS[0], constraints.PYTHONS[-1]
     assert tested >= {(oldest, "oldest"), (oldest, "library"), (newest, "library")}
     assert f"\nOLDEST ?= python{oldest}\nNEWEST ?= python{newest}\n" in MAKEFILE
     named = {
-        row for text in WORKFLOWS.values() for row in re.findall(r'python(?:-version)?: "([\d.]+)"', text)
+        row
+        for text in WORKFLOWS.values()
+        for row in re.findall(r'python(?:-version)?: "([\d.]+)"', text)
     }
     assert named <= set(constraints.PYTHONS)
 
@@ -125,13 +149,17 @@ def test_every_weekly_job_is_reported():
 def test_every_week_has_seeds_of_its_own(monkeypatch):
     used, day = [], 24 * 3600
     monkeypatch.setattr(claims, "notebooks", lambda _: [Path("01-first.ipynb")])
-    monkeypatch.setattr(claims, "execute", lambda tasks, *_, **__: used.append(tasks) or [])
+    monkeypatch.setattr(
+        claims, "execute", lambda tasks, *_, **__: used.append(tasks) or []
+    )
     for now in (20_000 * day, 20_007 * day, 20_014 * day, 20_014 * day):
         monkeypatch.setattr(claims.time, "time", lambda now=now: now)
         monkeypatch.setattr("sys.argv", ["claims", "--seeds", "10", "--week"])
         with pytest.raises(SystemExit, match="0"):
             claims.main()
-    seeds = [[environment["MTMM_SEED"] for _, _, environment in tasks] for tasks in used]
+    seeds = [
+        [environment["MTMM_SEED"] for _, _, environment in tasks] for tasks in used
+    ]
     assert all(len(each) == 10 for each in seeds) and seeds[2] == seeds[3]
     assert len({seed for each in seeds for seed in each}) == 30
     # NumPy's old generator, which start() seeds, takes no larger ones.
@@ -140,7 +168,8 @@ def test_every_week_has_seeds_of_its_own(monkeypatch):
 
 @pytest.fixture
 def hosting(tmp_path, monkeypatch):
-    """A folder that plays the hosting: a `gh` that answers from a file and writes down what it was told."""
+    """A folder that plays the hosting: a `gh` that answers from a file and writes down
+    what it was told."""
     program = tmp_path / "gh"
     program.write_text(
         f"""#!{sys.executable}
@@ -164,18 +193,36 @@ else:
     def report(results, opened=()):
         (tmp_path / "open.json").write_text(json.dumps(list(opened)))
         (tmp_path / "told.jsonl").write_text("")
-        needs = json.dumps({job: {"result": result, "outputs": {}} for job, result in results.items()})
+        needs = json.dumps(
+            {job: {"result": result, "outputs": {}} for job, result in results.items()}
+        )
         command = ["make", "--no-print-directory", "report", f"PYTHON={sys.executable}"]
-        subprocess.run(command, cwd=ROOT, env={**os.environ, **environment, "NEEDS": needs}, check=True)
-        return [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+        subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment, "NEEDS": needs},
+            check=True,
+        )
+        return [
+            json.loads(line)
+            for line in (tmp_path / "told.jsonl").read_text().splitlines()
+        ]
 
     return report
 
 
 def test_each_failure_opens_an_issue(hosting):
-    told = hosting({"claims": "failure", "links": "success", "newest": "cancelled", "everything": "skipped"})
+    told = hosting(
+        {
+            "claims": "failure",
+            "links": "success",
+            "newest": "cancelled",
+            "everything": "skipped",
+        }
+    )
     assert [words[:4] for words in told] == [
-        ["issue", "create", "--title", f"Weekly run: {job} fails"] for job in ("claims", "newest")
+        ["issue", "create", "--title", f"Weekly run: {job} fails"]
+        for job in ("claims", "newest")
     ]
     assert "https://hosting.test/owner/book/actions/runs/77" in told[0][-1]
 
@@ -186,7 +233,10 @@ def test_a_second_failure_is_a_comment_on_the_first(hosting):
         {"number": 9, "title": "Weekly run: links fails, and claims fails"},
     ]
     told = hosting({"links": "failure", "claims": "failure"}, opened)
-    assert [words[:3] for words in told] == [["issue", "comment", "12"], ["issue", "create", "--title"]]
+    assert [words[:3] for words in told] == [
+        ["issue", "comment", "12"],
+        ["issue", "create", "--title"],
+    ]
 
 
 def test_a_good_week_is_not_reported(hosting):

@@ -1,4 +1,5 @@
-"""The mathematics of attention: against loops, against PyTorch, who may look at whom, and what it costs."""
+"""The mathematics of attention: against loops, against PyTorch, who may look at whom,
+and what it costs."""
 
 import math
 from functools import partial
@@ -41,7 +42,9 @@ def problem(names=tuple(DIMS), n: int = 4, *, padded: bool = False):
     for name in names:
         tokens = torch.randn(n, LENGTHS[name], DIMS[name], dtype=torch.float64)
         lengths = 1 + torch.arange(n).unsqueeze(1) % LENGTHS[name]
-        features[name] = Features(tokens, torch.arange(LENGTHS[name]) < lengths if padded else None)
+        features[name] = Features(
+            tokens, torch.arange(LENGTHS[name]) < lengths if padded else None
+        )
     return {name: DIMS[name] for name in names}, features
 
 
@@ -51,7 +54,10 @@ def by_loops(module: Attention, x, context, valid):
     d = dim // module.heads
     key, value = module.key_value.weight.split(dim)
     key_bias, value_bias = module.key_value.bias.split(dim)
-    y, maps = torch.empty_like(x), torch.zeros(module.heads, len(x), len(context), dtype=x.dtype)
+    y, maps = (
+        torch.empty_like(x),
+        torch.zeros(module.heads, len(x), len(context), dtype=x.dtype),
+    )
     for i, token in enumerate(x):
         joined = []
         for h in range(module.heads):
@@ -60,7 +66,9 @@ def by_loops(module: Attention, x, context, valid):
             scores = {}
             for j, other in enumerate(context):
                 if valid[j]:
-                    scores[j] = math.exp(q @ (key[part] @ other + key_bias[part]) / math.sqrt(d))
+                    scores[j] = math.exp(
+                        q @ (key[part] @ other + key_bias[part]) / math.sqrt(d)
+                    )
             mean = torch.zeros(d, dtype=x.dtype)
             for j, score in scores.items():
                 maps[h, i, j] = score / sum(scores.values())
@@ -73,8 +81,13 @@ def by_loops(module: Attention, x, context, valid):
 @pytest.mark.parametrize("maps", [False, True])
 def test_attention_is_what_the_loops_say(maps):
     module = Attention(8, 2).double()
-    x, context = torch.randn(3, 4, 8, dtype=torch.float64), torch.randn(3, 5, 8, dtype=torch.float64)
-    valid = torch.tensor([[True] * 5, [True, False, True, True, False], [False] * 4 + [True]])
+    x, context = (
+        torch.randn(3, 4, 8, dtype=torch.float64),
+        torch.randn(3, 5, 8, dtype=torch.float64),
+    )
+    valid = torch.tensor(
+        [[True] * 5, [True, False, True, True, False], [False] * 4 + [True]]
+    )
     with torch.no_grad():
         y, weights = module(x, context, valid, maps=maps)
         assert (weights is not None) == maps
@@ -88,12 +101,23 @@ def test_attention_is_what_the_loops_say(maps):
 def test_attention_is_pytorchs():
     module, theirs = Attention(8, 4), nn.MultiheadAttention(8, 4, batch_first=True)
     with torch.no_grad():
-        theirs.in_proj_weight[:] = torch.cat([module.query.weight, module.key_value.weight])
+        theirs.in_proj_weight[:] = torch.cat(
+            [module.query.weight, module.key_value.weight]
+        )
         theirs.in_proj_bias[:] = torch.cat([module.query.bias, module.key_value.bias])
-        theirs.out_proj.weight[:], theirs.out_proj.bias[:] = module.mix.weight, module.mix.bias
-    x, context, valid = torch.randn(3, 4, 8), torch.randn(3, 5, 8), torch.rand(3, 5) > 0.4
+        theirs.out_proj.weight[:], theirs.out_proj.bias[:] = (
+            module.mix.weight,
+            module.mix.bias,
+        )
+    x, context, valid = (
+        torch.randn(3, 4, 8),
+        torch.randn(3, 5, 8),
+        torch.rand(3, 5) > 0.4,
+    )
     valid[:, 0] = True
-    expected, expected_maps = theirs(x, context, context, key_padding_mask=~valid, average_attn_weights=False)
+    expected, expected_maps = theirs(
+        x, context, context, key_padding_mask=~valid, average_attn_weights=False
+    )
     for maps in (False, True):
         y, weights = module(x, context, valid, maps=maps)
         torch.testing.assert_close(y, expected)
@@ -109,12 +133,17 @@ def test_attention_with_nothing_to_attend_to_is_zero(maps):
     assert y[1].eq(0).all() and y[0].abs().sum() > 0
     assert not maps or weights[1].eq(0).all()
     y.square().sum().backward()
-    assert context.grad[1].eq(0).all() and all(p.grad.isfinite().all() for p in module.parameters())
+    assert context.grad[1].eq(0).all() and all(
+        p.grad.isfinite().all() for p in module.parameters()
+    )
 
 
 def test_a_block_is_attention_and_a_perceptron_with_residuals():
     block = AttentionBlock(8, 2).double()
-    x, context = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(2, 5, 8, dtype=torch.float64)
+    x, context = (
+        torch.randn(2, 3, 8, dtype=torch.float64),
+        torch.randn(2, 5, 8, dtype=torch.float64),
+    )
 
     def normal(v, layer):
         centred = v - v.mean(-1, keepdim=True)
@@ -131,15 +160,24 @@ def test_a_block_is_attention_and_a_perceptron_with_residuals():
 
 @pytest.mark.parametrize("heads", [0, 3])
 def test_heads_have_to_divide_the_width(heads):
-    with pytest.raises(ValueError, match=f"dim must be a multiple of heads, got dim=8 and heads={heads}"):
+    with pytest.raises(
+        ValueError,
+        match=f"dim must be a multiple of heads, got dim=8 and heads={heads}",
+    ):
         CrossModalFusion({"image": 3}, 8, heads=heads)
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (partial(CrossModalFusion, layers=0), "CrossModalFusion needs at least one layer, got 0"),
-        (partial(BottleneckFusion, bottleneck=0), "bottleneck needs at least one token"),
+        (
+            partial(CrossModalFusion, layers=0),
+            "CrossModalFusion needs at least one layer, got 0",
+        ),
+        (
+            partial(BottleneckFusion, bottleneck=0),
+            "bottleneck needs at least one token",
+        ),
         (partial(PerceiverFusion, latents=0), "at least one latent token"),
     ],
 )
@@ -167,7 +205,12 @@ def test_maps_are_asked_for_and_change_nothing(build, names):
         shapes
         == {
             CrossModalFusion: {
-                **{f"{s}_to_{t}": (4, 2, 2, LENGTHS[t], LENGTHS[s]) for s in names for t in names if s != t},
+                **{
+                    f"{s}_to_{t}": (4, 2, 2, LENGTHS[t], LENGTHS[s])
+                    for s in names
+                    for t in names
+                    if s != t
+                },
                 **{name: (4, 2, 2, LENGTHS[name], LENGTHS[name]) for name in names},
             },
             BottleneckFusion: {"attention": (4, 2, 2, total + 3, total + 3)},
@@ -175,12 +218,19 @@ def test_maps_are_asked_for_and_change_nothing(build, names):
         }[type(module)]
     )
     for name, weights in fused.weights.items():
-        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1], dtype=torch.float64))
+        torch.testing.assert_close(
+            weights.sum(-1), torch.ones(weights.shape[:-1], dtype=torch.float64)
+        )
         if name == "latents":
             continue
         seen = {"cross": names, "attention": names}.get(name, [name.split("_to_")[0]])
         valid = torch.cat([features[m].valid for m in seen], 1)
-        assert weights[..., : valid.shape[1]].masked_select(~valid[:, None, None, None]).eq(0).all()
+        assert (
+            weights[..., : valid.shape[1]]
+            .masked_select(~valid[:, None, None, None])
+            .eq(0)
+            .all()
+        )
 
 
 @every_fusion
@@ -205,13 +255,19 @@ def test_many_models_train_at_once_without_a_warning(build, recwarn):
     """The fused kernels have no rule for vmap and would say so at every step."""
 
     def make() -> Model:
-        encoders = {name: SequenceEncoder(DIMS[name], 8, layers=1) for name in ("image", "sound")}
+        encoders = {
+            name: SequenceEncoder(DIMS[name], 8, layers=1)
+            for name in ("image", "sound")
+        }
         fusion = build(dict.fromkeys(encoders, 8), 8)
         return Model(encoders, fusion, HardSharing(["y"], 8, 8), [Regression("y")])
 
     train = []
     for _ in range(2):
-        inputs = {name: torch.randn(20, LENGTHS[name], DIMS[name]) for name in ("image", "sound")}
+        inputs = {
+            name: torch.randn(20, LENGTHS[name], DIMS[name])
+            for name in ("image", "sound")
+        }
         train.append(
             Batch(
                 inputs,
@@ -225,7 +281,8 @@ def test_many_models_train_at_once_without_a_warning(build, recwarn):
     torch.manual_seed(1)
     alone = make()
     fit(alone, train[1], epochs=2, batch_size=10, seed=1, progress=False)
-    # Predictions, not parameters: a bias on all keys changes nothing, so rounding alone moves it.
+    # Predictions, not parameters: a bias on all keys changes nothing, so rounding alone
+    # moves it.
     together, by_itself = (m(train[1]).predictions["y"] for m in (models[1], alone))
     torch.testing.assert_close(together, by_itself, atol=1e-3, rtol=1e-3)
 
@@ -234,28 +291,43 @@ def test_many_models_train_at_once_without_a_warning(build, recwarn):
 
 
 def reach(module, features):
-    """Modality of the result × modality of the input → whether the one depends on the other."""
+    """Modality of the result × modality of the input → whether the one depends on the
+    other."""
     lengths = {name: f.tokens.shape[1] for name, f in features.items()}
 
     def kept(tokens):
         seen = {name: Features(x, features[name].valid) for name, x in tokens.items()}
-        return dict(zip(lengths, module(seen).features.tokens.split(list(lengths.values()), 1), strict=True))
+        return dict(
+            zip(
+                lengths,
+                module(seen).features.tokens.split(list(lengths.values()), 1),
+                strict=True,
+            )
+        )
 
     with sdpa_kernel(SDPBackend.MATH):
         jacobian = jacrev(kept)({name: f.tokens for name, f in features.items()})
-    return {(t, s): bool(jacobian[t][s].abs().max() > 1e-12) for t in lengths for s in lengths}
+    return {
+        (t, s): bool(jacobian[t][s].abs().max() > 1e-12)
+        for t in lengths
+        for s in lengths
+    }
 
 
 @pytest.mark.parametrize("build", [CrossModalFusion, BottleneckFusion])
 def test_every_modality_reaches_every_other(build):
     dims, features = problem(n=1)
-    assert all(reach(build(dims, 8, heads=2, keeps_tokens=True).double(), features).values())
+    assert all(
+        reach(build(dims, 8, heads=2, keeps_tokens=True).double(), features).values()
+    )
 
 
 def test_one_layer_of_bottlenecks_exchanges_nothing():
     dims, features = problem(n=1)
     module = BottleneckFusion(dims, 8, heads=2, layers=1, keeps_tokens=True).double()
-    assert all(reached == (t == s) for (t, s), reached in reach(module, features).items())
+    assert all(
+        reached == (t == s) for (t, s), reached in reach(module, features).items()
+    )
 
 
 def test_modalities_exchange_through_the_bottleneck_only():
@@ -263,7 +335,10 @@ def test_modalities_exchange_through_the_bottleneck_only():
     module = BottleneckFusion(dims, 8, heads=2, bottleneck=3, maps=True).double()
     image, sound = slice(0, 4), slice(4, 10)
     weights = module(features).weights["attention"]
-    assert weights[..., image, sound].eq(0).all() and weights[..., sound, image].eq(0).all()
+    assert (
+        weights[..., image, sound].eq(0).all()
+        and weights[..., sound, image].eq(0).all()
+    )
     assert (weights[..., :10, 10:] > 0).all() and (weights[..., 10:, :] > 0).all()
 
     # All that the sound can change about the image passes through K·D numbers.
@@ -275,14 +350,22 @@ def test_modalities_exchange_through_the_bottleneck_only():
 
     with sdpa_kernel(SDPBackend.MATH):
         jacobian = jacrev(what_the_image_becomes)(features["sound"].tokens).flatten(1)
-    assert jacobian.shape == (16, 30) and torch.linalg.matrix_rank(jacobian, rtol=1e-9) <= 4
+    assert (
+        jacobian.shape == (16, 30)
+        and torch.linalg.matrix_rank(jacobian, rtol=1e-9) <= 4
+    )
 
 
 def test_cross_modal_attention_needs_no_order_of_the_source():
     dims, features = problem(("image", "sound"))
     module = CrossModalFusion(dims, 8, heads=2).double()
-    shuffled = {**features, "sound": Features(features["sound"].tokens[:, torch.randperm(6)])}
-    torch.testing.assert_close(module(shuffled).features.tokens, module(features).features.tokens)
+    shuffled = {
+        **features,
+        "sound": Features(features["sound"].tokens[:, torch.randperm(6)]),
+    }
+    torch.testing.assert_close(
+        module(shuffled).features.tokens, module(features).features.tokens
+    )
 
 
 def test_kept_tokens_are_what_the_sum_is_made_of():
@@ -291,7 +374,9 @@ def test_kept_tokens_are_what_the_sum_is_made_of():
     kept = CrossModalFusion(dims, 8, heads=2, keeps_tokens=True).double()
     kept.load_state_dict(module.state_dict())
     result = kept(features).features
-    parts = zip(result.tokens.split([4, 6, 3], 1), result.valid.split([4, 6, 3], 1), strict=True)
+    parts = zip(
+        result.tokens.split([4, 6, 3], 1), result.valid.split([4, 6, 3], 1), strict=True
+    )
     means = [Features(tokens, valid).pooled for tokens, valid in parts]
     torch.testing.assert_close(sum(means), module(features).features.pooled)
 
@@ -302,7 +387,9 @@ def test_an_absent_modality_is_as_if_the_fusion_had_been_built_without_it(build)
     module = build(dims, 8).double()
     rest = {name: f for name, f in features.items() if name != "sound"}
     without = build({name: DIMS[name] for name in rest}, 8).double()
-    without.load_state_dict({key: v for key, v in module.state_dict().items() if "sound" not in key})
+    without.load_state_dict(
+        {key: v for key, v in module.state_dict().items() if "sound" not in key}
+    )
     less = module(features, {"sound": torch.zeros(4, dtype=torch.bool)}).features.pooled
     torch.testing.assert_close(without(rest).features.pooled, less)
 
@@ -326,12 +413,15 @@ def test_rollout_follows_the_paths():
     maps = torch.rand(2, 3, 2, 4, 4, dtype=torch.float64).softmax(-1)
     rollout = attention_rollout(maps)
     torch.testing.assert_close(rollout.sum(-1), torch.ones(2, 4, dtype=torch.float64))
-    # A token reaches another one by any path through the layers, staying with one half in each.
+    # A token reaches another one by any path through the layers, staying with one half
+    # in each.
     step = maps.mean(2) / 2 + torch.eye(4) / 2
     for i in range(4):
         for j in range(4):
             paths = sum(
-                step[0, 2, i, a] * step[0, 1, a, b] * step[0, 0, b, j] for a in range(4) for b in range(4)
+                step[0, 2, i, a] * step[0, 1, a, b] * step[0, 0, b, j]
+                for a in range(4)
+                for b in range(4)
             )
             torch.testing.assert_close(rollout[0, i, j], paths)
 
@@ -339,11 +429,14 @@ def test_rollout_follows_the_paths():
 def test_rollout_in_closed_form():
     identity = torch.eye(5).expand(1, 4, 2, 5, 5)
     torch.testing.assert_close(attention_rollout(identity)[0], torch.eye(5))
-    # Uniform attention: after N layers a token has kept 2^-N of itself, and the rest is everybody's.
+    # Uniform attention: after N layers a token has kept 2^-N of itself, and the rest is
+    # everybody's.
     uniform = torch.full((1, 4, 2, 5, 5), 0.2)
     expected = torch.eye(5) / 16 + (1 - 1 / 16) * 0.2
     torch.testing.assert_close(attention_rollout(uniform)[0], expected)
-    with pytest.raises(ValueError, match=r"shape \[B, N, H, L, L\], got \[1, 2, 2, 3, 4\]"):
+    with pytest.raises(
+        ValueError, match=r"shape \[B, N, H, L, L\], got \[1, 2, 2, 3, 4\]"
+    ):
         attention_rollout(torch.rand(1, 2, 2, 3, 4))
 
 
@@ -351,10 +444,13 @@ def test_rollout_in_closed_form():
 
 
 def cost(build, lengths) -> int:
-    """Operations of one forward pass over one sample. Fused attention is not counted on the CPU; maps are."""
+    """Operations of one forward pass over one sample. Fused attention is not counted on
+    the CPU; maps are."""
     module = build(dict.fromkeys(lengths, 8), 8, heads=2)
     module.maps = True
-    features = {name: Features(torch.randn(1, length, 8)) for name, length in lengths.items()}
+    features = {
+        name: Features(torch.randn(1, length, 8)) for name, length in lengths.items()
+    }
     with FlopCounterMode(display=False) as counter:
         module(features)
     return counter.get_total_flops()
@@ -368,7 +464,8 @@ def growth(build, *sizes: dict[str, int]) -> tuple[int, int]:
 
 def test_cross_attention_is_quadratic_in_tokens():
     first, second = growth(CrossModalFusion, *({"a": n, "b": n} for n in (16, 32, 48)))
-    # Two cross-attentions and two self-attentions, each with 2·2·D operations per query and key.
+    # Two cross-attentions and two self-attentions, each with 2·2·D operations per query
+    # and key.
     per_pair = 4 * 4 * 8
     assert second - first == per_pair * (16**2 - 2 * 32**2 + 48**2)
 
@@ -379,17 +476,26 @@ def test_the_perceiver_is_linear_in_tokens():
 
 
 def test_what_a_bottleneck_adds_is_linear_in_tokens():
-    """Each modality attends to itself at quadratic cost; meeting the others costs K per token."""
+    """Each modality attends to itself at quadratic cost; meeting the others costs K per
+    token."""
 
     def exchange(n: int) -> int:
-        alone = sum(cost(BottleneckFusion, {name: n}) - cost(BottleneckFusion, {name: 1}) for name in "ab")
+        alone = sum(
+            cost(BottleneckFusion, {name: n}) - cost(BottleneckFusion, {name: 1})
+            for name in "ab"
+        )
         return cost(BottleneckFusion, {"a": n, "b": n}) - alone
 
     def keys_of_the_bottleneck(n: int) -> int:
-        few, many = (cost(partial(BottleneckFusion, bottleneck=k), {"a": n, "b": n}) for k in (4, 8))
+        few, many = (
+            cost(partial(BottleneckFusion, bottleneck=k), {"a": n, "b": n})
+            for k in (4, 8)
+        )
         return many - few
 
-    assert exchange(16) == exchange(32) == exchange(64), "two modalities cost the sum of each alone"
+    assert exchange(16) == exchange(32) == exchange(64), (
+        "two modalities cost the sum of each alone"
+    )
     first, second, third = (keys_of_the_bottleneck(n) for n in (16, 32, 48))
     assert second - first == third - second > 0
     # Each modality's tokens alone still see each other.

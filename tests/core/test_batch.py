@@ -19,7 +19,9 @@ def test_slicing_and_indexing_take_every_tensor_along():
         assert len(part) == 2
         assert part.targets["y"].tolist() == rows and part.lengths["b"].tolist() == rows
         assert part.inputs["a"].tolist() == batch.inputs["a"][rows].tolist()
-        assert part.present["b"].tolist() == [batch.present["b"][row].item() for row in rows]
+        assert part.present["b"].tolist() == [
+            batch.present["b"][row].item() for row in rows
+        ]
     assert len(batch[batch.mask("b")]) == 2
     assert len(batch[2:2]) == 0
     with pytest.raises(TypeError, match="slice or a tensor"):
@@ -41,7 +43,9 @@ def test_cat_fills_in_presence_and_undoes_a_split():
     for group in ("inputs", "targets", "present", "lengths"):
         for key, value in getattr(batch, group).items():
             assert torch.equal(getattr(again, group)[key], value)
-    mixed = Batch.cat([Batch({"a": torch.zeros(2, 2)}), Batch({"a": torch.zeros(1, 2)}).without("a")])
+    mixed = Batch.cat(
+        [Batch({"a": torch.zeros(2, 2)}), Batch({"a": torch.zeros(1, 2)}).without("a")]
+    )
     assert mixed.present["a"].tolist() == [True, True, False]
     with pytest.raises(ValueError, match="targets differ"):
         Batch.cat([batch, Batch(batch.inputs, {}, {}, batch.lengths)])
@@ -53,10 +57,22 @@ def test_cat_fills_in_presence_and_undoes_a_split():
     ("kwargs", "message"),
     [
         ({"inputs": {}}, "at least one tensor"),
-        ({"inputs": {"a": torch.zeros(2)}, "targets": {"y": torch.zeros(3)}}, "same first size"),
-        ({"inputs": {"a": torch.zeros(2)}, "present": {"b": torch.ones(2) > 0}}, "present names"),
-        ({"inputs": {"a": torch.zeros(2)}, "present": {"a": torch.ones(2)}}, "bool tensor"),
-        ({"inputs": {"a": torch.zeros(2)}, "lengths": {"b": torch.ones(2)}}, "lengths names"),
+        (
+            {"inputs": {"a": torch.zeros(2)}, "targets": {"y": torch.zeros(3)}},
+            "same first size",
+        ),
+        (
+            {"inputs": {"a": torch.zeros(2)}, "present": {"b": torch.ones(2) > 0}},
+            "present names",
+        ),
+        (
+            {"inputs": {"a": torch.zeros(2)}, "present": {"a": torch.ones(2)}},
+            "bool tensor",
+        ),
+        (
+            {"inputs": {"a": torch.zeros(2)}, "lengths": {"b": torch.ones(2)}},
+            "lengths names",
+        ),
     ],
 )
 def test_bad_input_says_what_was_expected(kwargs, message):

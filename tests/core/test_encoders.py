@@ -1,16 +1,34 @@
 import pytest
 import torch
 
-from mtmm_lib.encoders import ConvEncoder, IdentityEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
+from mtmm_lib.encoders import (
+    ConvEncoder,
+    IdentityEncoder,
+    MLPEncoder,
+    PatchEncoder,
+    SequenceEncoder,
+)
 
 CASES = {
     "mlp": (lambda: MLPEncoder(12, 8), torch.randn(5, 3, 4), 1),
-    "identity": (lambda: IdentityEncoder(8), torch.randn(5, 2, 4, requires_grad=True), 1),
+    "identity": (
+        lambda: IdentityEncoder(8),
+        torch.randn(5, 2, 4, requires_grad=True),
+        1,
+    ),
     "conv": (lambda: ConvEncoder(2, 8), torch.randn(5, 2, 8, 8), 16),
     "patch": (lambda: PatchEncoder((1, 8, 8), 4, 8), torch.randn(5, 1, 8, 8), 4),
-    "patch oblong": (lambda: PatchEncoder((1, 8, 6), (4, 2), 8, layers=0), torch.randn(5, 1, 8, 6), 6),
+    "patch oblong": (
+        lambda: PatchEncoder((1, 8, 6), (4, 2), 8, layers=0),
+        torch.randn(5, 1, 8, 6),
+        6,
+    ),
     "sequence": (lambda: SequenceEncoder(3, 8), torch.randn(5, 7, 3), 7),
-    "ids": (lambda: SequenceEncoder(6, 8, vocabulary=20), torch.randint(0, 20, (5, 7)), 7),
+    "ids": (
+        lambda: SequenceEncoder(6, 8, vocabulary=20),
+        torch.randint(0, 20, (5, 7)),
+        7,
+    ),
 }
 
 
@@ -33,7 +51,9 @@ def test_every_encoder(name):
 def test_the_identity_passes_the_input_on():
     x = torch.randn(4, 2, 3)
     encoder = IdentityEncoder(6)
-    assert torch.equal(encoder(x).pooled, x.flatten(1)) and not list(encoder.parameters())
+    assert torch.equal(encoder(x).pooled, x.flatten(1)) and not list(
+        encoder.parameters()
+    )
 
 
 @pytest.mark.parametrize("vocabulary", [None, 20])

@@ -1,4 +1,5 @@
-"""What holds for every fusion, attention included, and the mathematics of those that pool."""
+"""What holds for every fusion, attention included, and the mathematics of those that
+pool."""
 
 import itertools
 import math
@@ -56,7 +57,8 @@ every_fusion = pytest.mark.parametrize("build", CASES.values(), ids=CASES)
 
 
 def problem(modalities: int, n: int = 6, *, padded: bool = False, dtype=torch.float32):
-    """Widths, and features of several tokens; with `padded`, of several lengths, and NaN beyond them."""
+    """Widths, and features of several tokens; with `padded`, of several lengths, and
+    NaN beyond them."""
     dims = dict(itertools.islice(DIMS.items(), modalities))
     features = {}
     for name, d in dims.items():
@@ -71,14 +73,21 @@ def problem(modalities: int, n: int = 6, *, padded: bool = False, dtype=torch.fl
 
 def presence(dims, n: int = 6):
     """Each modality absent for some samples, and some samples with all of them."""
-    masks = {name: torch.arange(n) % (len(dims) + 1) != i for i, name in enumerate(dims)}
+    masks = {
+        name: torch.arange(n) % (len(dims) + 1) != i for i, name in enumerate(dims)
+    }
     return masks if len(dims) > 1 else {}
 
 
 def read(fused):
-    """A number that depends on every dimension of the result, unlike the length of a normalised vector."""
+    """A number that depends on every dimension of the result, unlike the length of a
+    normalised vector."""
     pooled = fused.features.pooled
-    return (pooled * torch.arange(1.0, 1 + pooled.shape[1], device=pooled.device)).sum().sin()
+    return (
+        (pooled * torch.arange(1.0, 1 + pooled.shape[1], device=pooled.device))
+        .sum()
+        .sin()
+    )
 
 
 @every_case
@@ -89,7 +98,11 @@ def test_shape_order_of_keys_single_samples_and_presence(build, modalities):
     batch, _, width = fused.tokens.shape
     assert (batch, width) == (6, DIM == module.dim and DIM)
     if module.keeps_tokens:
-        lengths = [LENGTHS[module.modulated]] if isinstance(module, FiLMFusion) else map(LENGTHS.get, dims)
+        lengths = (
+            [LENGTHS[module.modulated]]
+            if isinstance(module, FiLMFusion)
+            else map(LENGTHS.get, dims)
+        )
         assert fused.tokens.shape[1] == sum(lengths)
     backwards = dict(reversed(features.items()))
     torch.testing.assert_close(module(backwards).features.tokens, fused.tokens)
@@ -122,10 +135,14 @@ def test_what_is_absent_or_padding_cannot_leak(build, modalities, device):
         fused = module(seen, present)
         read(fused).backward()
         gradients = [p.grad.clone() for p in module.parameters() if p.grad is not None]
-        results.append([fused.features.tokens, *(x.grad for x in leaves.values()), *gradients])
+        results.append(
+            [fused.features.tokens, *(x.grad for x in leaves.values()), *gradients]
+        )
         for name, x in leaves.items():
             assert x.grad[~seen[name].valid].eq(0).all(), "padding has a gradient"
-            assert name not in present or x.grad[~present[name]].eq(0).all(), "what is absent has a gradient"
+            assert name not in present or x.grad[~present[name]].eq(0).all(), (
+                "what is absent has a gradient"
+            )
     for clean, dirty in zip(*results, strict=True):
         assert clean.isfinite().all() and torch.equal(clean, dirty)
 
@@ -136,7 +153,10 @@ def test_a_padded_sequence_is_the_bare_sequence(build, modalities):
     module = build(dims, DIM).double()
     whole = module(features).features.pooled
     for i in range(6):
-        bare = {name: Features(f.tokens[i : i + 1, f.valid[i]]) for name, f in features.items()}
+        bare = {
+            name: Features(f.tokens[i : i + 1, f.valid[i]])
+            for name, f in features.items()
+        }
         torch.testing.assert_close(module(bare).features.pooled[0], whole[i])
 
 
@@ -144,9 +164,14 @@ def test_a_padded_sequence_is_the_bare_sequence(build, modalities):
 def test_it_matters_who_is_there(build, modalities):
     dims, features = problem(modalities)
     module = build(dims, DIM)
-    whole, less = (module(features, p).features.pooled for p in (None, {"image": torch.arange(6) % 2 == 0}))
+    whole, less = (
+        module(features, p).features.pooled
+        for p in (None, {"image": torch.arange(6) % 2 == 0})
+    )
     torch.testing.assert_close(less[::2], whole[::2])
-    assert all(not torch.allclose(a, b) for a, b in zip(less[1::2], whole[1::2], strict=True))
+    assert all(
+        not torch.allclose(a, b) for a, b in zip(less[1::2], whole[1::2], strict=True)
+    )
 
 
 @every_case
@@ -158,18 +183,23 @@ def test_every_parameter_is_registered_learns_and_is_saved(build, modalities, tm
         if modalities == 1 and "missing" in name:
             continue
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-    # A tensor that the result depends on, but that is no parameter, would differ in another module.
+    # A tensor that the result depends on, but that is no parameter, would differ in
+    # another module.
     torch.save(module.state_dict(), tmp_path / "state.pt")
     again = build(dims, DIM)
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert torch.equal(again(features).features.tokens, module(features).features.tokens)
+    assert torch.equal(
+        again(features).features.tokens, module(features).features.tokens
+    )
 
 
 @every_fusion
 def test_names_widths_and_presence_are_checked(build):
     dims, features = problem(2)
     module = build(dims, DIM)
-    with pytest.raises(ValueError, match=r"built for modalities of widths .* got \{'audio': 5\}"):
+    with pytest.raises(
+        ValueError, match=r"built for modalities of widths .* got \{'audio': 5\}"
+    ):
         module({"audio": features["audio"]})
     with pytest.raises(ValueError, match=r"got \{'audio': 4, 'image': 4\}"):
         module({"audio": features["image"], "image": features["image"]})
@@ -187,7 +217,10 @@ def test_names_widths_and_presence_are_checked(build):
 def test_mixed_precision(build, device):
     dims, features = problem(2, padded=True)
     module = build(dims, DIM).to(device)
-    features = {name: Features(f.tokens.to(device), f.valid.to(device)) for name, f in features.items()}
+    features = {
+        name: Features(f.tokens.to(device), f.valid.to(device))
+        for name, f in features.items()
+    }
     present = {name: mask.to(device) for name, mask in presence(dims).items()}
     exact = module(features, present).features.pooled
     with torch.autocast(device, torch.bfloat16):
@@ -218,18 +251,25 @@ def test_export_for_any_batch_size(build):
         chosen = torch.arange(n) % 6
         tokens = {name: f.tokens[chosen] for name, f in features.items()}
         valid = {name: f.valid[chosen] for name, f in features.items()}
-        return tokens, valid, {name: mask[chosen] for name, mask in presence(dims).items()}
+        return (
+            tokens,
+            valid,
+            {name: mask[chosen] for name, mask in presence(dims).items()},
+        )
 
     batch = torch.export.Dim("batch", min=2)
     shapes = tuple({name: {0: batch} for name in dims} for _ in range(3))
     program = torch.export.export(module, arguments(6), dynamic_shapes=shapes)
     for n in (6, 9):
-        torch.testing.assert_close(program.module()(*arguments(n)), module(*arguments(n)))
+        torch.testing.assert_close(
+            program.module()(*arguments(n)), module(*arguments(n))
+        )
 
 
 @every_fusion
 def test_several_models_at_once(build):
-    """`torch.func.vmap` over the parameters, the samples and who is present, as `fit_many` does it."""
+    """`torch.func.vmap` over the parameters, the samples and who is present, as
+    `fit_many` does it."""
     dims, _ = problem(2)
     modules = [build(dims, DIM) for _ in range(3)]
     states, _ = stack_module_state(modules)
@@ -238,7 +278,10 @@ def test_several_models_at_once(build):
         {name: torch.stack([getattr(f[name], part) for f in problems]) for name in dims}
         for part in ("tokens", "valid")
     )
-    present = {name: torch.stack([mask.roll(i) for i in range(3)]) for name, mask in presence(dims).items()}
+    present = {
+        name: torch.stack([mask.roll(i) for i in range(3)])
+        for name, mask in presence(dims).items()
+    }
 
     def one(state, tokens, valid, present):
         features = {name: Features(tokens[name], valid[name]) for name in tokens}
@@ -247,15 +290,19 @@ def test_several_models_at_once(build):
     with sdpa_kernel(SDPBackend.MATH):
         together = vmap(one)(states, tokens, valid, present)
     for i, module in enumerate(modules):
-        alone = module(problems[i], {name: mask[i] for name, mask in present.items()}).features.pooled
+        alone = module(
+            problems[i], {name: mask[i] for name, mask in present.items()}
+        ).features.pooled
         torch.testing.assert_close(together[i], alone)
 
 
 @pytest.mark.parametrize(
-    "fusion", [SumFusion, TensorFusion, LowRankFusion, ProductOfExpertsFusion, GatedFusion]
+    "fusion",
+    [SumFusion, TensorFusion, LowRankFusion, ProductOfExpertsFusion, GatedFusion],
 )
 def test_an_absent_modality_is_as_if_it_had_been_zero_or_never_there(fusion):
-    """What the docstrings say of an absent modality, against features that are there."""
+    """What the docstrings say of an absent modality, against features that are
+    there."""
     dims, features = problem(3)
     module = fusion(dims, DIM)
     present = {"image": torch.zeros(6, dtype=torch.bool)}
@@ -265,7 +312,9 @@ def test_an_absent_modality_is_as_if_it_had_been_zero_or_never_there(fusion):
         torch.testing.assert_close(module(zero).features.pooled, less)
     else:
         without = fusion({name: d for name, d in dims.items() if name != "image"}, DIM)
-        without.load_state_dict({k: v for k, v in module.state_dict().items() if "image" not in k})
+        without.load_state_dict(
+            {k: v for k, v in module.state_dict().items() if "image" not in k}
+        )
         rest = {name: f for name, f in features.items() if name != "image"}
         torch.testing.assert_close(without(rest).features.pooled, less)
 
@@ -288,7 +337,9 @@ def test_sum_is_the_sum_of_what_each_modality_gives_alone():
     module, features, _ = in_double(SumFusion, 3)
     nobody, everyone = torch.zeros(6, dtype=torch.bool), torch.ones(6, dtype=torch.bool)
     alone = [
-        module(features, {m: everyone if m == name else nobody for m in features}).features.tokens
+        module(
+            features, {m: everyone if m == name else nobody for m in features}
+        ).features.tokens
         for name in features
     ]
     torch.testing.assert_close(module(features).features.tokens, sum(alone))
@@ -312,20 +363,29 @@ def test_two_gates_sum_to_one_and_the_lone_modality_gets_all():
 @pytest.mark.parametrize("condition", ["audio", "image"])
 def test_film_scales_and_shifts_every_token_of_the_other_modality(condition):
     module, features, z = in_double(FiLMFusion, 2, condition=condition)
-    assert {module.condition, module.modulated} == {"audio", "image"} and module.condition == condition
+    assert {module.condition, module.modulated} == {
+        "audio",
+        "image",
+    } and module.condition == condition
     fused = module(features)
     for i in range(6):
-        change, shift = (module.film.weight @ z[condition][i] + module.film.bias).split(DIM)
+        change, shift = (module.film.weight @ z[condition][i] + module.film.bias).split(
+            DIM
+        )
         torch.testing.assert_close(fused.weights["scale"][i], 1 + change)
         torch.testing.assert_close(fused.weights["shift"][i], shift)
-        for token, result in zip(features[module.modulated].tokens[i], fused.features.tokens[i], strict=True):
+        for token, result in zip(
+            features[module.modulated].tokens[i], fused.features.tokens[i], strict=True
+        ):
             h = module.project.weight @ token + module.project.bias
             torch.testing.assert_close(result, (1 + change) * h + shift)
 
 
 def test_film_where_one_of_the_two_is_absent():
     module, features, z = in_double(FiLMFusion, 2)
-    assert (module.modulated, module.condition) == ("audio", "image"), "the second conditions the first"
+    assert (module.modulated, module.condition) == ("audio", "image"), (
+        "the second conditions the first"
+    )
     nobody = torch.zeros(6, dtype=torch.bool)
     alone = module(features, {"image": nobody}).features.tokens
     torch.testing.assert_close(alone, module.project(features["audio"].tokens))
@@ -341,7 +401,9 @@ def test_film_is_for_two(modalities):
     dims, _ = problem(modalities)
     with pytest.raises(ValueError, match="defined for two modalities"):
         FiLMFusion(dims, DIM)
-    with pytest.raises(ValueError, match=r"condition is one of \['audio', 'image'\], got 'text'"):
+    with pytest.raises(
+        ValueError, match=r"condition is one of \['audio', 'image'\], got 'text'"
+    ):
         FiLMFusion(problem(2)[0], DIM, condition="text")
 
 
@@ -349,7 +411,10 @@ def test_tensor_fusion_is_a_sum_over_all_products():
     module, features, z = in_double(TensorFusion, 3, n=2)
     weight = module.mix.weight.reshape(DIM, 6, 5, 4)
     for i in range(2):
-        a, b, c = (torch.cat([torch.ones(1), z[name][i]]) for name in ("audio", "image", "text"))
+        a, b, c = (
+            torch.cat([torch.ones(1), z[name][i]])
+            for name in ("audio", "image", "text")
+        )
         expected = sum(
             weight[:, p, q, r] * a[p] * b[q] * c[r]
             for p, q, r in itertools.product(range(6), range(5), range(4))
@@ -358,7 +423,10 @@ def test_tensor_fusion_is_a_sum_over_all_products():
 
 
 def test_a_tensor_too_large_is_refused_before_it_is_built():
-    with pytest.raises(ValueError, match="has 17,850,625 products, so 1,142,440,000 weights.*LowRankFusion"):
+    with pytest.raises(
+        ValueError,
+        match="has 17,850,625 products, so 1,142,440,000 weights.*LowRankFusion",
+    ):
         TensorFusion(dict.fromkeys("abcd", 64), 64)
     assert LowRankFusion(dict.fromkeys("abcd", 64), 64).rank == 4
 
@@ -370,7 +438,10 @@ def test_low_rank_fusion_is_tensor_fusion_at_full_rank():
     low = LowRankFusion(whole.dims, DIM, rank=5).double()
     for name, factor in (("audio", u * s.unsqueeze(1)), ("image", v.mT)):
         columns = factor.permute(2, 0, 1).reshape(5 * DIM, -1)
-        low.factors[name].bias.data, low.factors[name].weight.data = columns[:, 0], columns[:, 1:]
+        low.factors[name].bias.data, low.factors[name].weight.data = (
+            columns[:, 0],
+            columns[:, 1:],
+        )
     for present in (None, presence(whole.dims)):
         expected = whole(features, present).features.tokens
         torch.testing.assert_close(low(features, present).features.tokens, expected)
@@ -386,8 +457,13 @@ def test_low_rank_fusion_is_tensor_fusion_at_full_rank():
         "text": weight.transpose(0, 1).flatten(0, 1),
     }
     for name, column in columns.items():
-        low.factors[name].bias.data, low.factors[name].weight.data = column[:, 0], column[:, 1:]
-    torch.testing.assert_close(low(features).features.tokens, whole(features).features.tokens)
+        low.factors[name].bias.data, low.factors[name].weight.data = (
+            column[:, 0],
+            column[:, 1:],
+        )
+    torch.testing.assert_close(
+        low(features).features.tokens, whole(features).features.tokens
+    )
 
 
 def test_experts_are_weighted_by_a_softmax_gate():
@@ -398,13 +474,18 @@ def test_experts_are_weighted_by_a_softmax_gate():
         scores = (module.gate.weight @ x[i] + module.gate.bias).exp()
         gates = scores / scores.sum()
         torch.testing.assert_close(fused.weights["gates"][i], gates)
-        expected = sum(g * expert(x[i]) for g, expert in zip(gates, module.experts, strict=True))
+        expected = sum(
+            g * expert(x[i]) for g, expert in zip(gates, module.experts, strict=True)
+        )
         torch.testing.assert_close(fused.features.tokens[i, 0], expected)
 
 
 @pytest.mark.parametrize(
     ("fusion", "option", "message"),
-    [(LowRankFusion, "rank", "rank is at least 1, got 0"), (ExpertFusion, "experts", "one expert, got 0")],
+    [
+        (LowRankFusion, "rank", "rank is at least 1, got 0"),
+        (ExpertFusion, "experts", "one expert, got 0"),
+    ],
 )
 def test_options_out_of_range(fusion, option, message):
     with pytest.raises(ValueError, match=message):
@@ -415,7 +496,8 @@ def test_options_out_of_range(fusion, option, message):
 
 
 def posterior(observed: dict[str, tuple[float, float]]) -> tuple[float, float]:
-    """Mean and variance of z ~ N(0, 1) given x_m = z + N(0, σ_m²), from the joint covariance."""
+    """Mean and variance of z ~ N(0, 1) given x_m = z + N(0, σ_m²), from the joint
+    covariance."""
     x, variance = torch.tensor(list(observed.values()), dtype=torch.float64).unbind(1)
     ones = torch.ones_like(x)
     gain = torch.linalg.solve(torch.outer(ones, ones) + variance.diag(), ones)
@@ -435,10 +517,16 @@ def test_product_of_experts_is_the_exact_posterior(missing):
     present = {name: torch.full((5,), name not in missing) for name in dims}
     fused = module({name: Features.vector(value) for name, value in x.items()}, present)
     for i in range(5):
-        seen = {name: (x[name][i].item(), variances[name]) for name in dims if name not in missing}
+        seen = {
+            name: (x[name][i].item(), variances[name])
+            for name in dims
+            if name not in missing
+        }
         mean, variance = posterior(seen)
         assert fused.features.tokens[i, 0].item() == pytest.approx(mean, rel=1e-9)
-        assert fused.weights["log_variance"][i].exp().item() == pytest.approx(variance, rel=1e-9)
+        assert fused.weights["log_variance"][i].exp().item() == pytest.approx(
+            variance, rel=1e-9
+        )
         # The shares are the precisions' parts of the whole, and the prior has the rest.
         shares = dict(zip(dims, fused.weights["shares"][i, :, 0].tolist(), strict=True))
         for name in dims:
@@ -456,8 +544,11 @@ def test_product_of_experts_at_extreme_certainty(log_variance):
         expert.bias.data[:] = torch.tensor([0.0, log_variance])
     fused = module({name: Features.vector(torch.full((1, 1), 2.0)) for name in "ab"})
     fused.features.tokens.sum().backward()
-    # Two who are certain of 2 outvote the prior; of two who know nothing, the prior's 0 is left.
-    assert fused.features.tokens.item() == pytest.approx(2.0 if log_variance < 0 else 0.0)
+    # Two who are certain of 2 outvote the prior; of two who know nothing, the prior's 0
+    # is left.
+    assert fused.features.tokens.item() == pytest.approx(
+        2.0 if log_variance < 0 else 0.0
+    )
     assert all(p.grad.isfinite().all() for p in module.parameters())
 
 
@@ -469,7 +560,9 @@ XOR = (CELLS[:, 0] != CELLS[:, 1]).long()
 
 
 def in_cells(features=CELLS):
-    return {name: Features.vector(features[:, i : i + 1]) for i, name in enumerate("ab")}
+    return {
+        name: Features.vector(features[:, i : i + 1]) for i, name in enumerate("ab")
+    }
 
 
 def trained_on_xor(fusion, steps: int = 300):
@@ -492,7 +585,10 @@ def test_additive_fusion_stops_at_ln_2_on_xor(fusion):
     assert right <= 3
     for scale in (0.1, 1.0, 100.0):
         for _ in range(30):
-            module, head = fusion({"a": 1, "b": 1}, DIM).double(), nn.Linear(DIM, 2).double()
+            module, head = (
+                fusion({"a": 1, "b": 1}, DIM).double(),
+                nn.Linear(DIM, 2).double(),
+            )
             with torch.no_grad():
                 for p in (*module.parameters(), *head.parameters()):
                     p.normal_(std=scale)
@@ -518,17 +614,31 @@ def test_a_fusion_that_multiplies_solves_xor(fusion):
 
 
 def test_the_rank_of_low_rank_fusion_is_the_rank_of_the_interaction():
-    """What rank R leaves unexplained is the singular values beyond R (Eckart and Young)."""
-    walsh = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]).double()
-    first, second = (x.flatten() for x in torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij"))
-    features = {"a": Features.vector(walsh[first, 1:]), "b": Features.vector(walsh[second, 1:])}
-    interaction = torch.tensor([[1, 2, 0, 1], [0, 1, 3, 1], [2, 0, 1, 0], [1, 1, 0, -2]]).double()
-    # All functions of the two are columns of walsh, of mean square one and orthogonal over the 16 cells.
+    """What rank R leaves unexplained is the singular values beyond R (Eckart and
+    Young)."""
+    walsh = torch.tensor(
+        [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+    ).double()
+    first, second = (
+        x.flatten()
+        for x in torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+    )
+    features = {
+        "a": Features.vector(walsh[first, 1:]),
+        "b": Features.vector(walsh[second, 1:]),
+    }
+    interaction = torch.tensor(
+        [[1, 2, 0, 1], [0, 1, 3, 1], [2, 0, 1, 0], [1, 1, 0, -2]]
+    ).double()
+    # All functions of the two are columns of walsh, of mean square one and orthogonal
+    # over the 16 cells.
     target = (walsh @ interaction @ walsh.T).flatten()
     singular = torch.linalg.svdvals(interaction)
     for rank in range(1, 5):
         module = LowRankFusion({"a": 3, "b": 3}, 1, rank=rank).double()
-        optimizer = torch.optim.LBFGS(module.parameters(), max_iter=2000, tolerance_grad=1e-10)
+        optimizer = torch.optim.LBFGS(
+            module.parameters(), max_iter=2000, tolerance_grad=1e-10
+        )
 
         def closure():
             optimizer.zero_grad()  # noqa: B023
@@ -537,13 +647,18 @@ def test_the_rank_of_low_rank_fusion_is_the_rank_of_the_interaction():
             return loss
 
         optimizer.step(closure)
-        assert closure().item() == pytest.approx(singular[rank:].square().sum().item(), abs=1e-6)
+        assert closure().item() == pytest.approx(
+            singular[rank:].square().sum().item(), abs=1e-6
+        )
 
 
 def test_xor_has_rank_one_and_a_sum_has_rank_two():
     ranks = {}
     for name, target in (("xor", CELLS.prod(1)), ("sum", CELLS.sum(1))):
-        basis = torch.stack([torch.ones(4), CELLS[:, 0]], 1), torch.stack([torch.ones(4), CELLS[:, 1]], 1)
+        basis = (
+            torch.stack([torch.ones(4), CELLS[:, 0]], 1),
+            torch.stack([torch.ones(4), CELLS[:, 1]], 1),
+        )
         interaction = torch.einsum("ni,nj,n->ij", *basis, target) / 4
         ranks[name] = torch.linalg.matrix_rank(interaction).item()
     assert ranks == {"xor": 1, "sum": 2}
@@ -555,7 +670,9 @@ def test_modality_dropout_hides_at_the_stated_rate_and_never_all(modalities):
 
     class Spy(SumFusion):
         def forward(self, features, present=None):
-            seen["kept"] = present and torch.stack([present[name] for name in self.dims], 1)
+            seen["kept"] = present and torch.stack(
+                [present[name] for name in self.dims], 1
+            )
             return super().forward(features, present)
 
     n, p = 20_000, 0.4
@@ -565,7 +682,8 @@ def test_modality_dropout_hides_at_the_stated_rate_and_never_all(modalities):
     module(features)
     kept = seen["kept"].float()
     assert kept.sum(1).min() >= 1
-    # A modality is hidden with probability p, unless all would be: then one in M of them comes back.
+    # A modality is hidden with probability p, unless all would be: then one in M of
+    # them comes back.
     expected = 1 - p + p**modalities / modalities
     error = math.sqrt(expected * (1 - expected) / n)
     assert (kept.mean(0) - expected).abs().max() <= 5 * error
@@ -586,7 +704,9 @@ def test_modality_dropout_wraps_every_fusion(build):
     module = ModalityDropout(build(dims, DIM), 0.5)
     present = presence(dims)
     spoiled = {
-        name: Features(f.tokens.masked_fill(~present[name][:, None, None], torch.nan), f.valid)
+        name: Features(
+            f.tokens.masked_fill(~present[name][:, None, None], torch.nan), f.valid
+        )
         for name, f in features.items()
     }
     results = []
@@ -595,14 +715,18 @@ def test_modality_dropout_wraps_every_fusion(build):
         results.append(module(some, present).features.tokens)
     assert torch.equal(*results) and results[0].isfinite().all()
     module.eval()
-    assert torch.equal(module(features).features.tokens, module.fusion(features).features.tokens)
+    assert torch.equal(
+        module(features).features.tokens, module.fusion(features).features.tokens
+    )
 
 
 def test_the_identity_passes_one_modality_on():
     module, (dims, features) = IdentityFusion({"audio": 5}, 5), problem(1, padded=True)
     fused = module(features, {"audio": torch.ones(6, dtype=torch.bool)}).features
     tokens, valid = features["audio"].tokens, features["audio"].valid
-    assert torch.equal(fused.valid, valid) and torch.equal(fused.tokens[valid], tokens[valid])
+    assert torch.equal(fused.valid, valid) and torch.equal(
+        fused.tokens[valid], tokens[valid]
+    )
     assert fused.tokens.isfinite().all() and not list(module.parameters())
     for widths, dim in (({"audio": 5, "image": 5}, 5), (dims, 6)):
         with pytest.raises(ValueError, match=f"one modality of width {dim}"):

@@ -8,7 +8,13 @@ from torch import nn
 from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch
 from mtmm_lib.encoders import MLPEncoder
-from mtmm_lib.fusion import ConcatFusion, FiLMFusion, GatedFusion, ModalityDropout, SumFusion
+from mtmm_lib.fusion import (
+    ConcatFusion,
+    FiLMFusion,
+    GatedFusion,
+    ModalityDropout,
+    SumFusion,
+)
 from mtmm_lib.modality_balance import (
     OGMGE,
     additive_parts,
@@ -29,7 +35,13 @@ def identity(in_dim: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Identity())
 
 
-def build(tasks=None, fusion=SumFusion, trunk=identity, names=("image", "sound"), wrap=lambda f: f):
+def build(
+    tasks=None,
+    fusion=SumFusion,
+    trunk=identity,
+    names=("image", "sound"),
+    wrap=lambda f: f,
+):
     tasks = tasks or [Classification("kind", 3)]
     encoders = {name: MLPEncoder(WIDTHS[name], 5, hidden=(7,)) for name in names}
     joint = [task.name for task in tasks if task.reads == ("shared",)]
@@ -44,7 +56,11 @@ def data(n: int = 40, names=("image", "sound")) -> Batch:
 
 
 def gradients(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {
+        name: p.grad.clone()
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
 
 
 def step(balancer, model, batch):
@@ -64,7 +80,8 @@ def test_the_parts_of_an_additive_prediction(fusion, names):
     output = model(batch)
     parts = additive_parts(output, model, "kind")
     torch.testing.assert_close(sum(parts.values()), output.predictions["kind"])
-    # By hand, as the paper has it: the modality's part of the weights, and its share of the constant.
+    # By hand, as the paper has it: the modality's part of the weights, and its share of
+    # the constant.
     head = model.heads["kind"]
     if fusion is SumFusion:
         weights = {name: model.fusion.project[name].weight for name in names}
@@ -80,13 +97,20 @@ def test_the_parts_of_an_additive_prediction(fusion, names):
 
 
 @pytest.mark.parametrize(
-    "options", [{"fusion": GatedFusion}, {"fusion": FiLMFusion}, {"trunk": None}], ids=str
+    "options",
+    [{"fusion": GatedFusion}, {"fusion": FiLMFusion}, {"trunk": None}],
+    ids=str,
 )
 def test_what_is_not_additive_has_no_parts(options):
     model, batch = build(**options), data()
-    with pytest.raises(ValueError, match="is no sum over the modalities .* has to be additive.*HardSharing"):
+    with pytest.raises(
+        ValueError,
+        match="is no sum over the modalities .* has to be additive.*HardSharing",
+    ):
         step(OGMGE("kind", 0.5), model, batch)
-    assert all(p.grad is None for p in model.parameters()), "refused before anything happened"
+    assert all(p.grad is None for p in model.parameters()), (
+        "refused before anything happened"
+    )
 
 
 def test_parts_ignore_what_is_drawn_at_random_and_leave_modes_alone():
@@ -108,7 +132,11 @@ def by_hand(output, model, batch, alpha: float) -> dict[str, float]:
     """The factors of the paper, sample by sample."""
     parts = additive_parts(output, model, "kind")
     right = {
-        name: sum(s.softmax(0)[y].item() for s, y in zip(part, batch.targets["kind"], strict=True) if y >= 0)
+        name: sum(
+            s.softmax(0)[y].item()
+            for s, y in zip(part, batch.targets["kind"], strict=True)
+            if y >= 0
+        )
         for name, part in parts.items()
     }
     factors = {}
@@ -129,7 +157,9 @@ def test_the_leader_is_slowed_by_the_factor_of_the_paper(alpha, scale):
     output, used, modulated = step(balancer, model, batch)
     *_, plain = step(StaticWeights({"size": 0.5}), model, batch)
     assert used == {"kind": 1.0, "size": 0.5}
-    assert balancer.factors == pytest.approx(by_hand(output, model, batch, alpha), rel=1e-5)
+    assert balancer.factors == pytest.approx(
+        by_hand(output, model, batch, alpha), rel=1e-5
+    )
     assert sorted(factor == 1 for factor in balancer.factors.values()) == [False, True]
     for name, gradient in plain.items():
         group, _, rest = name.partition(".")
@@ -146,9 +176,12 @@ def test_the_noise_has_the_spread_of_the_gradient():
     *_, plain = step(StaticWeights(), model, batch)
     for name in ("encoders.image.layers.0.weight", "encoders.image.layers.2.weight"):
         noise = noisy[name] - balancer.factors["image"] * plain[name]
-        error = 5 / math.sqrt(2 * noise.numel())  # five standard errors of a standard deviation, relatively
+        # five standard errors of a standard deviation, relatively
+        error = 5 / math.sqrt(2 * noise.numel())
         assert noise.std().item() == pytest.approx(plain[name].std().item(), rel=error)
-    assert all(torch.equal(noisy[n], plain[n]) for n in plain if not n.startswith("encoders"))
+    assert all(
+        torch.equal(noisy[n], plain[n]) for n in plain if not n.startswith("encoders")
+    )
 
 
 def test_only_samples_with_a_label_and_both_modalities_are_compared():
@@ -156,9 +189,14 @@ def test_only_samples_with_a_label_and_both_modalities_are_compared():
     present = {"sound": torch.arange(40) < 30}
     spoiled = {"image": batch.inputs["image"], "sound": batch.inputs["sound"].clone()}
     spoiled["sound"][30:] = NAN
-    few, balancer = Batch(spoiled, batch.targets, present), OGMGE("kind", 0.5, noise=False)
+    few, balancer = (
+        Batch(spoiled, batch.targets, present),
+        OGMGE("kind", 0.5, noise=False),
+    )
     step(balancer, model, few)
-    assert balancer.factors == pytest.approx(by_hand(model(batch[:30]), model, batch[:30], 0.5), rel=1e-5)
+    assert balancer.factors == pytest.approx(
+        by_hand(model(batch[:30]), model, batch[:30], 0.5), rel=1e-5
+    )
     step(balancer, model, batch.without("sound"))
     assert balancer.factors == {"image": 1.0, "sound": 1.0}
     one = data(1)
@@ -195,11 +233,18 @@ def test_ogm_ge_trains_and_slows_the_leading_encoder():
 
 def test_ogm_ge_refuses_what_it_is_not_defined_for():
     names = ("image", "sound", "text")
-    with pytest.raises(ValueError, match=r"two modalities, the model has \['image', 'sound', 'text'\]"):
+    with pytest.raises(
+        ValueError, match=r"two modalities, the model has \['image', 'sound', 'text'\]"
+    ):
         step(OGMGE("kind", 0.5), build(names=names), data(names=names))
-    with pytest.raises(ValueError, match=r"classification task, but 'size' is Regression\('size'\)"):
+    with pytest.raises(
+        ValueError, match=r"classification task, but 'size' is Regression\('size'\)"
+    ):
         step(OGMGE("size", 0.5), build([Regression("size")]), data())
-    with pytest.raises(ValueError, match=r"'speed' is None \(the model has \[Classification\('kind'\)\]\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"'speed' is None \(the model has \[Classification\('kind'\)\]\)",
+    ):
         step(OGMGE("speed", 0.5), build(), data())
     with pytest.raises(ValueError, match="alpha needs to be > 0, got 0"):
         OGMGE("kind", 0)
@@ -209,29 +254,56 @@ def test_ogm_ge_refuses_what_it_is_not_defined_for():
 
 
 def with_unimodal(*tasks):
-    return [*tasks, *(alone for task in tasks for alone in unimodal_tasks(task, ("image", "sound")))]
+    return [
+        *tasks,
+        *(
+            alone
+            for task in tasks
+            for alone in unimodal_tasks(task, ("image", "sound"))
+        ),
+    ]
 
 
 def test_each_modality_answers_alone():
-    model, batch = build(with_unimodal(Classification("kind", 3), Regression("size"))), data()
-    assert list(model.tasks) == ["kind", "size", "kind/image", "kind/sound", "size/image", "size/sound"]
+    model, batch = (
+        build(with_unimodal(Classification("kind", 3), Regression("size"))),
+        data(),
+    )
+    assert list(model.tasks) == [
+        "kind",
+        "size",
+        "kind/image",
+        "kind/sound",
+        "size/image",
+        "size/sound",
+    ]
     output = model(batch)
     losses = model.losses(output, batch)
     z = output.features["sound"].pooled
-    expected = nn.functional.cross_entropy(model.heads["kind/sound"](z), batch.targets["kind"])
+    expected = nn.functional.cross_entropy(
+        model.heads["kind/sound"](z), batch.targets["kind"]
+    )
     torch.testing.assert_close(losses["kind/sound"], expected)
-    expected = (model.heads["size/image"](output.features["image"].pooled)[:, 0] - batch.targets["size"]) ** 2
+    expected = (
+        model.heads["size/image"](output.features["image"].pooled)[:, 0]
+        - batch.targets["size"]
+    ) ** 2
     torch.testing.assert_close(losses["size/image"], expected.mean())
     # A modality's own question reaches its encoder and its head, nothing else.
     losses["kind/sound"].backward()
     reached = {".".join(name.split(".")[:2]) for name in gradients(model)}
     assert reached == {"encoders.sound", "heads.kind/sound"}
-    accuracy = (model.heads["kind/sound"](z).argmax(1) == batch.targets["kind"]).float().mean()
+    accuracy = (
+        (model.heads["kind/sound"](z).argmax(1) == batch.targets["kind"]).float().mean()
+    )
     assert evaluate(model, batch)["kind/sound"] == pytest.approx(accuracy.item())
 
 
 def test_where_a_modality_is_absent_it_is_not_asked():
-    model, batch = build(with_unimodal(Classification("kind", 3), Regression("size"))), data()
+    model, batch = (
+        build(with_unimodal(Classification("kind", 3), Regression("size"))),
+        data(),
+    )
     batch.inputs["sound"][10:] = NAN
     absent = Batch(batch.inputs, batch.targets, {"sound": torch.arange(40) < 10})
     losses = model.losses(model(absent), absent)
@@ -244,12 +316,19 @@ def test_where_a_modality_is_absent_it_is_not_asked():
     assert evaluate(model, absent)["size/sound"] == pytest.approx(few["size/sound"])
     sum(losses.values()).backward()
     assert all(g.isfinite().all() for g in gradients(model).values())
-    assert set(model.losses(model(absent[10:]), absent[10:])) == {"kind", "size", "kind/image", "size/image"}
+    assert set(model.losses(model(absent[10:]), absent[10:])) == {
+        "kind",
+        "size",
+        "kind/image",
+        "size/image",
+    }
 
 
 def test_unimodal_tasks_choose_no_epoch_and_go_through_fit():
     model, batch = build(with_unimodal(Classification("kind", 3))), data(120)
-    history = fit(model, batch[:80], valid=batch[80:], epochs=3, lr=0.02, progress=False)
+    history = fit(
+        model, batch[:80], valid=batch[80:], epochs=3, lr=0.02, progress=False
+    )
     chosen = [losses["kind"] for losses in history.valid_loss]
     assert history.best_epoch == chosen.index(min(chosen))
     assert set(history.valid[0]) == {"kind", "kind/image", "kind/sound"}
@@ -270,7 +349,9 @@ def test_the_blend_overfits_least_for_what_it_generalises():
     names = ["joint", "image", "sound"]
     start = {name: (1.0, 1.2) for name in names}  # training and validation loss
     end = {name: (0.3 * rng.random(), 0.5 + 0.5 * rng.random()) for name in names}
-    train, valid = ([{n: epoch[n][i] for n in names} for epoch in (start, end)] for i in range(2))
+    train, valid = (
+        [{n: epoch[n][i] for n in names} for epoch in (start, end)] for i in range(2)
+    )
     weights = gradient_blend_weights(train, valid)
     assert sum(weights.values()) == pytest.approx(1)
     gain = np.array([valid[0][n] - valid[1][n] for n in names])
@@ -281,15 +362,22 @@ def test_the_blend_overfits_least_for_what_it_generalises():
 
     best = ratio(np.array([weights[n] for n in names]))
     others = rng.dirichlet(np.ones(3), size=2000)
-    assert all(ratio(w) >= best - 1e-12 for w in others) and min(map(ratio, others)) < 1.01 * best
+    assert (
+        all(ratio(w) >= best - 1e-12 for w in others)
+        and min(map(ratio, others)) < 1.01 * best
+    )
 
 
 def test_who_did_not_generalise_gets_no_weight():
     train = [{"a": 1.0, "b": 1.0}, {"a": 0.5, "b": 0.2}]
-    assert gradient_blend_weights(train, [{"a": 1.0, "b": 1.0}, {"a": 0.7, "b": 1.1}]) == {"a": 1, "b": 0}
+    assert gradient_blend_weights(
+        train, [{"a": 1.0, "b": 1.0}, {"a": 0.7, "b": 1.1}]
+    ) == {"a": 1, "b": 0}
     with pytest.raises(ValueError, match="no validation loss fell"):
         gradient_blend_weights(train, [{"a": 1.0, "b": 1.0}, {"a": 1.5, "b": 1.1}])
-    with pytest.raises(ValueError, match="'a' has not overfitted between epochs 0 and 1"):
+    with pytest.raises(
+        ValueError, match="'a' has not overfitted between epochs 0 and 1"
+    ):
         gradient_blend_weights(train, [{"a": 1.0}, {"a": 0.5}], 0, 1)
     with pytest.raises(ValueError, match="'c' has no training or no validation loss"):
         gradient_blend_weights(train, [{"c": 1.0}, {"c": 0.5}])
@@ -297,7 +385,9 @@ def test_who_did_not_generalise_gets_no_weight():
 
 def test_the_blend_is_read_from_a_history():
     model, batch = build(with_unimodal(Classification("kind", 3))), data(90)
-    history = fit(model, batch[:60], valid=batch[60:], epochs=4, lr=0.02, progress=False)
+    history = fit(
+        model, batch[:60], valid=batch[60:], epochs=4, lr=0.02, progress=False
+    )
     weights = gradient_blend_weights(history.train_loss, history.valid_loss)
     assert set(weights) == {"kind", "kind/image", "kind/sound"}
     fit(model, batch, epochs=1, balancer=StaticWeights(weights), progress=False)
@@ -306,8 +396,11 @@ def test_the_blend_is_read_from_a_history():
 # The unimodal phase
 
 
-def times_learned(covariance, correlation, size: int, steps: float = 0.004, start: float = 1e-16):
-    """When each modality's map reaches half of what it first settles at, in gradient descent on
+def times_learned(
+    covariance, correlation, size: int, steps: float = 0.004, start: float = 1e-16
+):
+    """When each modality's map reaches half of what it first settles at, in gradient
+    descent on
 
     E (y - v_A W_A x_A - v_B W_B x_B)²/2 from weights of the size `start`.
     """
@@ -316,7 +409,10 @@ def times_learned(covariance, correlation, size: int, steps: float = 0.004, star
     # Balanced: both layers start equally large, as they stay.
     v = [np.abs(rng.normal(size=4)) for _ in parts]
     v = [start * x / np.linalg.norm(x) for x in v]
-    w = [np.outer(x / np.linalg.norm(x), correlation[p]) for x, p in zip(v, parts, strict=True)]
+    w = [
+        np.outer(x / np.linalg.norm(x), correlation[p])
+        for x, p in zip(v, parts, strict=True)
+    ]
     w = [start * x / np.linalg.norm(x) for x in w]
     first = np.linalg.solve(covariance[parts[0], parts[0]], correlation[parts[0]])
     second = np.linalg.solve(covariance, correlation)[parts[1]]
@@ -329,7 +425,10 @@ def times_learned(covariance, correlation, size: int, steps: float = 0.004, star
         for i, p in enumerate(parts):
             if i not in found and np.linalg.norm(whole[p]) >= half[i]:
                 found[i] = t
-            v[i], w[i] = v[i] + steps * w[i] @ error[p], w[i] + steps * np.outer(v[i], error[p])
+            v[i], w[i] = (
+                v[i] + steps * w[i] @ error[p],
+                w[i] + steps * np.outer(v[i], error[p]),
+            )
         t += steps
     return found[0], found[1]
 
@@ -348,26 +447,41 @@ def several_inputs():
 
 
 @pytest.mark.parametrize(
-    "problem", [correlated(0.0, 2.0), correlated(0.4, 2.0), correlated(0.6, 1.5), several_inputs()]
+    "problem",
+    [
+        correlated(0.0, 2.0),
+        correlated(0.4, 2.0),
+        correlated(0.6, 1.5),
+        several_inputs(),
+    ],
 )
 def test_the_unimodal_phase_lasts_as_long_as_theory_says(problem):
     covariance, correlation, size = problem
     first, second = times_learned(covariance, correlation, size)
     tensors = torch.from_numpy(covariance), torch.from_numpy(correlation)
-    assert second / first == pytest.approx(unimodal_phase_ratio(*tensors, size), rel=0.03)
+    assert second / first == pytest.approx(
+        unimodal_phase_ratio(*tensors, size), rel=0.03
+    )
 
 
 def test_the_unimodal_phase_in_closed_form():
     def ratio(rho, spread):
-        return unimodal_phase_ratio(*map(torch.from_numpy, correlated(rho, spread)[:2]), 1)
+        return unimodal_phase_ratio(
+            *map(torch.from_numpy, correlated(rho, spread)[:2]), 1
+        )
 
     assert ratio(0.0, 2.0) == pytest.approx(4)
     assert ratio(0.4, 2.0) == pytest.approx(4.571, abs=5e-4)
     assert ratio(0.0, 1.0) == pytest.approx(1), "alike, they are learned together"
     assert ratio(0.3, 0.5) == pytest.approx(
-        unimodal_phase_ratio(torch.tensor([[1.0, 0.15], [0.15, 0.25]]), torch.tensor([1.15, 0.4]), 1)
+        unimodal_phase_ratio(
+            torch.tensor([[1.0, 0.15], [0.15, 0.25]]), torch.tensor([1.15, 0.4]), 1
+        )
     ), "whichever is named first"
     # A copy of the first modality is never learned.
     assert (
-        unimodal_phase_ratio(torch.tensor([[4.0, 2.0], [2.0, 1.0]]), torch.tensor([4.0, 2.0]), 1) == math.inf
+        unimodal_phase_ratio(
+            torch.tensor([[4.0, 2.0], [2.0, 1.0]]), torch.tensor([4.0, 2.0]), 1
+        )
+        == math.inf
     )

@@ -33,7 +33,12 @@ def build(some_tasks: list[Task], fusion=ConcatFusion, dropout: float = 0.0) -> 
     joined = fusion({name: encoder.dim for name, encoder in parts.items()}, 12)
     if dropout:
         joined = ModalityDropout(joined, dropout)
-    return Model(parts, joined, HardSharing([task.name for task in some_tasks], 12, 11), some_tasks)
+    return Model(
+        parts,
+        joined,
+        HardSharing([task.name for task in some_tasks], 12, 11),
+        some_tasks,
+    )
 
 
 def data(n: int = 8) -> Batch:
@@ -50,7 +55,8 @@ def data(n: int = 8) -> Batch:
 
 
 def spoil(batch: Batch, share: float = 0.4) -> tuple[Batch, Batch]:
-    """The batch with some modalities and targets absent, those places zero in one copy, NaN in the other."""
+    """The batch with some modalities and targets absent, those places zero in one copy,
+    NaN in the other."""
     present = {name: torch.rand(len(batch)) > share for name in batch.inputs}
     present["mlp"] |= ~torch.stack(list(present.values())).any(0)
     versions = []
@@ -76,7 +82,11 @@ def test_absent_inputs_filled_with_nan_leak_nowhere(fusion, dropout):
         output = model(batch)
         losses = model.losses(output, batch)
         sum(losses.values()).backward()
-        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        gradients = {
+            name: p.grad.clone()
+            for name, p in model.named_parameters()
+            if p.grad is not None
+        }
         assert all(g.isfinite().all() for g in gradients.values())
         results.append((output.predictions, losses, gradients))
     for zeros, nans in zip(*results, strict=True):
@@ -107,17 +117,27 @@ def test_missing_targets_give_no_loss_and_no_gradient():
 
 def test_a_task_without_any_label_is_left_out():
     model, batch = build(tasks()), data()
-    none = Batch(batch.inputs, {**batch.targets, "ink": torch.full((8,), NAN)}, lengths=batch.lengths)
+    none = Batch(
+        batch.inputs,
+        {**batch.targets, "ink": torch.full((8,), NAN)},
+        lengths=batch.lengths,
+    )
     output = model(none)
     assert set(model.losses(output, none)) == {"digit"}
-    assert model.tasks["ink"].loss(output, none) == 0 and model.tasks["ink"].metric(output, none).isnan()
+    assert (
+        model.tasks["ink"].loss(output, none) == 0
+        and model.tasks["ink"].metric(output, none).isnan()
+    )
 
 
 def test_regression_takes_a_column_and_a_vector_alike():
     task, prediction = Regression("y"), torch.randn(5, 1)
     target = torch.randn(5)
     model_output = type("O", (), {"predictions": {"y": prediction}})
-    losses = [task.loss(model_output, Batch({}, {"y": y})) for y in (target, target.unsqueeze(1))]
+    losses = [
+        task.loss(model_output, Batch({}, {"y": y}))
+        for y in (target, target.unsqueeze(1))
+    ]
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[0], ((prediction[:, 0] - target) ** 2).mean())
     with pytest.raises(ValueError, match=r"\[B\] or \[B, 1\]"):
@@ -126,23 +146,42 @@ def test_regression_takes_a_column_and_a_vector_alike():
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_losses_are_the_textbook_ones_at_any_scale(scale):
-    logits, target = scale * torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, -1, 0])
+    logits, target = (
+        scale * torch.randn(6, 4, dtype=torch.float64),
+        torch.tensor([0, 1, 2, 3, -1, 0]),
+    )
     output = type("O", (), {"predictions": {"c": logits, "r": logits}})
     batch = Batch({}, {"c": target, "r": scale * torch.ones(6, 4, dtype=torch.float64)})
-    by_hand = [-(row[y] - row.logsumexp(0)) for row, y in zip(logits, target, strict=True) if y >= 0]
-    torch.testing.assert_close(Classification("c", 4).loss(output, batch), torch.stack(by_hand).mean())
+    by_hand = [
+        -(row[y] - row.logsumexp(0))
+        for row, y in zip(logits, target, strict=True)
+        if y >= 0
+    ]
+    torch.testing.assert_close(
+        Classification("c", 4).loss(output, batch), torch.stack(by_hand).mean()
+    )
     squares = (logits - scale).square().mean()
     torch.testing.assert_close(Regression("r", 4).loss(output, batch), squares)
     torch.testing.assert_close(
-        Regression("r", 4).metric(output, batch).double(), squares.sqrt(), rtol=1e-5, atol=0
+        Regression("r", 4).metric(output, batch).double(),
+        squares.sqrt(),
+        rtol=1e-5,
+        atol=0,
     )
-    right = (logits[:4].argmax(1) == target[:4]).double().sum() + (logits[5].argmax() == 0)
-    assert Classification("c", 4).metric(output, batch).item() == pytest.approx(right.item() / 5)
+    right = (logits[:4].argmax(1) == target[:4]).double().sum() + (
+        logits[5].argmax() == 0
+    )
+    assert Classification("c", 4).metric(output, batch).item() == pytest.approx(
+        right.item() / 5
+    )
 
 
 def test_one_task_one_modality_one_sample():
     model = Model(
-        {"a": MLPEncoder(3, 4)}, SumFusion({"a": 4}, 4), HardSharing(["y"], 4, 4), [Regression("y")]
+        {"a": MLPEncoder(3, 4)},
+        SumFusion({"a": 4}, 4),
+        HardSharing(["y"], 4, 4),
+        [Regression("y")],
     )
     batch = Batch({"a": torch.randn(1, 3)}, {"y": torch.tensor([2.0])})
     output = model(batch)
@@ -175,10 +214,18 @@ def test_what_a_task_may_read():
         Classification("fused", 2, reads="fused"),
         Classification("both", 2, reads=("a", "b")),
     ]
-    model = Model(parts, SumFusion({"a": 4, "b": 4}, 5), HardSharing(["own"], 5, 6), readers)
-    assert [model.heads[name].in_features for name in ("own", "fused", "both")] == [6, 5, 8]
+    model = Model(
+        parts, SumFusion({"a": 4, "b": 4}, 5), HardSharing(["own"], 5, 6), readers
+    )
+    assert [model.heads[name].in_features for name in ("own", "fused", "both")] == [
+        6,
+        5,
+        8,
+    ]
     output = model(Batch({"a": torch.randn(2, 3), "b": torch.randn(2, 7, 2)}))
-    expected = model.heads["both"](torch.cat([output.features["a"].pooled, output.features["b"].pooled], 1))
+    expected = model.heads["both"](
+        torch.cat([output.features["a"].pooled, output.features["b"].pooled], 1)
+    )
     torch.testing.assert_close(output.predictions["both"], expected)
 
 
@@ -194,13 +241,21 @@ def test_what_follows_the_encoders_can_be_run_alone():
 def test_a_view_has_its_own_pass():
     class Masked(Regression):
         def view(self, batch):
-            return Batch({name: torch.zeros_like(x) for name, x in batch.inputs.items()}, batch.targets)
+            return Batch(
+                {name: torch.zeros_like(x) for name, x in batch.inputs.items()},
+                batch.targets,
+            )
 
     some = [Regression("plain"), Masked("masked")]
     model = Model(
-        {"a": MLPEncoder(3, 4)}, SumFusion({"a": 4}, 4), HardSharing(["plain", "masked"], 4, 4), some
+        {"a": MLPEncoder(3, 4)},
+        SumFusion({"a": 4}, 4),
+        HardSharing(["plain", "masked"], 4, 4),
+        some,
     )
-    batch = Batch({"a": torch.randn(5, 3)}, {"plain": torch.randn(5), "masked": torch.randn(5)})
+    batch = Batch(
+        {"a": torch.randn(5, 3)}, {"plain": torch.randn(5), "masked": torch.randn(5)}
+    )
     losses = model.losses(model(batch), batch)
     blank = Batch({"a": torch.zeros(5, 3)}, batch.targets)
     torch.testing.assert_close(losses["masked"], some[1].loss(model(blank), batch))
@@ -234,7 +289,10 @@ def test_parts_that_do_not_fit_are_refused():
 
 def test_separate_gives_each_task_a_model_of_its_own():
     models = separate(build, tasks())
-    assert {name: list(model.tasks) for name, model in models.items()} == {"digit": ["digit"], "ink": ["ink"]}
+    assert {name: list(model.tasks) for name, model in models.items()} == {
+        "digit": ["digit"],
+        "ink": ["ink"],
+    }
     seen = [id(p) for model in models.values() for p in model.parameters()]
     assert len(seen) == len(set(seen))
 
@@ -288,15 +346,22 @@ def test_decisions_are_combined_as_defined(combine):
     if combine == "learned":
         nn.init.normal_(model.scores)
     output = model(batch)
-    single = [model.models[name](Batch({name: batch.inputs[name]})).predictions for name in ("a", "b")]
+    single = [
+        model.models[name](Batch({name: batch.inputs[name]})).predictions
+        for name in ("a", "b")
+    ]
     p = torch.stack([s["c"].softmax(1) for s in single])
-    weights = model.scores.softmax(1) if combine == "learned" else torch.full((2, 2), 0.5)
+    weights = (
+        model.scores.softmax(1) if combine == "learned" else torch.full((2, 2), 0.5)
+    )
     expected = p.prod(0) / p.prod(0).sum(1, keepdim=True)
     if combine != "product":
         expected = (weights[0][:, None, None] * p).sum(0)
     torch.testing.assert_close(output.predictions["c"].softmax(1), expected)
     r = torch.stack([s["r"] for s in single])
-    torch.testing.assert_close(output.predictions["r"], (weights[1][:, None, None] * r).sum(0))
+    torch.testing.assert_close(
+        output.predictions["r"], (weights[1][:, None, None] * r).sum(0)
+    )
     sum(model.losses(output, batch).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -309,10 +374,14 @@ def test_a_modality_that_is_absent_has_no_say(combine):
     present = {"b": torch.arange(6) < 2}
     output = model(Batch(batch.inputs, batch.targets, present))
     alone = model.models["a"](Batch({"a": batch.inputs["a"]})).predictions
-    torch.testing.assert_close(output.predictions["c"][2:].softmax(1), alone["c"][2:].softmax(1))
+    torch.testing.assert_close(
+        output.predictions["c"][2:].softmax(1), alone["c"][2:].softmax(1)
+    )
     torch.testing.assert_close(output.predictions["r"][2:], alone["r"][2:])
     sum(model.losses(output, batch).values()).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert all(
+        p.grad.isfinite().all() for p in model.parameters() if p.grad is not None
+    )
     with pytest.raises(ValueError, match="no modality at all"):
         model(batch.without("a", "b"))
 
@@ -351,12 +420,18 @@ def test_late_fusion_stops_at_ln_2_on_xor(combine):
 
 
 def test_the_product_is_bayes_rule_for_independent_senses_and_equal_priors():
-    """Kittler et al. (1998): with p(y) uniform, p(y | a, b) is proportional to p(y | a) p(y | b)."""
-    likelihood = {m: torch.rand(3, 5).double().softmax(1) for m in "ab"}  # p(x_m | y), three classes
+    """Kittler et al. (1998): with p(y) uniform, p(y | a, b) is proportional to p(y | a)
+    p(y | b)."""
+    # p(x_m | y), three classes
+    likelihood = {m: torch.rand(3, 5).double().softmax(1) for m in "ab"}
     joint = torch.einsum("ya,yb->yab", likelihood["a"], likelihood["b"])
     exact = joint / joint.sum(0)
-    says = torch.stack([(p / p.sum(0)).log() for p in likelihood.values()])  # log p(y | x_m), [M, y, x]
-    a, b = (x.flatten() for x in torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij"))
+    # log p(y | x_m), [M, y, x]
+    says = torch.stack([(p / p.sum(0)).log() for p in likelihood.values()])
+    a, b = (
+        x.flatten()
+        for x in torch.meshgrid(torch.arange(5), torch.arange(5), indexing="ij")
+    )
     predictions = torch.stack([says[0][:, a].T, says[1][:, b].T])
     everyone = torch.ones(2, 25, dtype=torch.bool)
     product = Classification("c", 3).combine(predictions, everyone, None).softmax(1)
@@ -368,7 +443,10 @@ def test_several_late_fusions_at_once(combine):
     models = [late(combine) for _ in range(3)]
     states, _ = torch.func.stack_module_state(models)
     inputs = {"a": torch.randn(3, 6, 3), "b": torch.randn(3, 6, 2)}
-    present = {"a": torch.arange(18).reshape(3, 6) % 4 > 0, "b": torch.arange(18).reshape(3, 6) % 4 != 1}
+    present = {
+        "a": torch.arange(18).reshape(3, 6) % 4 > 0,
+        "b": torch.arange(18).reshape(3, 6) % 4 != 1,
+    }
 
     def one(state, inputs, present):
         batch = Batch(inputs, present=present)
@@ -376,7 +454,9 @@ def test_several_late_fusions_at_once(combine):
 
     together = torch.func.vmap(one)(states, inputs, present)
     for i, model in enumerate(models):
-        groups = ({name: x[i] for name, x in group.items()} for group in (inputs, present))
+        groups = (
+            {name: x[i] for name, x in group.items()} for group in (inputs, present)
+        )
         alone = model(Batch(next(groups), present=next(groups))).predictions
         for name, prediction in alone.items():
             torch.testing.assert_close(together[name][i], prediction)

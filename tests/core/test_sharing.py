@@ -1,4 +1,5 @@
-"""What holds for every sharing, on any trunk, in training and outside; and the mathematics of each."""
+"""What holds for every sharing, on any trunk, in training and outside; and the
+mathematics of each."""
 
 import itertools
 import math
@@ -50,7 +51,9 @@ def conv_trunk(in_dim, dim):
 
 
 def transformer_trunk(in_dim, dim):
-    layer = nn.TransformerEncoderLayer(dim, 2, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
+    layer = nn.TransformerEncoderLayer(
+        dim, 2, 2 * dim, dropout=0.0, batch_first=True, norm_first=True
+    )
     return nn.Sequential(nn.Linear(in_dim, dim), layer)
 
 
@@ -58,7 +61,10 @@ def linear_trunk(in_dim, dim):
     return nn.Sequential(nn.Linear(in_dim, dim, bias=False))
 
 
-VARIANTS = {**ALL, "SoftSharing, trace norm": partial(SoftSharing, penalty="trace_norm")}
+VARIANTS = {
+    **ALL,
+    "SoftSharing, trace norm": partial(SoftSharing, penalty="trace_norm"),
+}
 TRUNKS = {"mlp": mlp_trunk, "conv": conv_trunk, "transformer": transformer_trunk}
 every_sharing = pytest.mark.parametrize("sharing", VARIANTS.values(), ids=VARIANTS)
 every_trunk = pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
@@ -85,8 +91,12 @@ def test_shapes_gradients_and_state(sharing, trunk, count):
     again = sharing(TASKS[:count], 6, 8, trunk)
     again.load_state_dict(module.state_dict())
     other = again(z)
-    assert all(torch.equal(other.features[task], h) for task, h in shared.features.items())
-    assert all(torch.equal(other.weights[name], w) for name, w in shared.weights.items())
+    assert all(
+        torch.equal(other.features[task], h) for task, h in shared.features.items()
+    )
+    assert all(
+        torch.equal(other.weights[name], w) for name, w in shared.weights.items()
+    )
     assert torch.equal(torch.as_tensor(other.penalty), torch.as_tensor(shared.penalty))
 
 
@@ -109,7 +119,9 @@ def test_the_order_of_the_tasks_changes_nothing(sharing):
     one, other = results
     assert all(torch.equal(one.features[task], other.features[task]) for task in TASKS)
     assert one.weights.keys() == other.weights.keys()
-    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
+    assert all(
+        torch.equal(one.weights[name], other.weights[name]) for name in one.weights
+    )
 
 
 @every_sharing
@@ -131,7 +143,9 @@ def test_one_seed_gives_one_start(sharing):
     starts = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        starts.append(torch.cat([p.flatten() for p in sharing(TASKS[:2], 6, 8).parameters()]))
+        starts.append(
+            torch.cat([p.flatten() for p in sharing(TASKS[:2], 6, 8).parameters()])
+        )
     assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
 
 
@@ -144,7 +158,9 @@ def test_bfloat16_keeps_close(sharing):
         loss = objective(rounded)
     loss.backward()
     for task in module.tasks:
-        torch.testing.assert_close(rounded.features[task].float(), exact.features[task], atol=0.03, rtol=0.03)
+        torch.testing.assert_close(
+            rounded.features[task].float(), exact.features[task], atol=0.03, rtol=0.03
+        )
     penalties = [torch.as_tensor(shared.penalty).float() for shared in (rounded, exact)]
     torch.testing.assert_close(*penalties, rtol=0.03, atol=1e-6)
     assert all(p.grad.isfinite().all() for p in module.parameters())
@@ -166,18 +182,23 @@ class AsTensors(nn.Module):
 def test_it_exports_for_any_batch_size(sharing):
     module = AsTensors(sharing(TASKS[:2], 6, 8)).eval()
     sizes = {"z": {0: torch.export.Dim("B", min=2)}}
-    exported = torch.export.export(module, (torch.randn(4, 3, 6),), dynamic_shapes=sizes).module()
+    exported = torch.export.export(
+        module, (torch.randn(4, 3, 6),), dynamic_shapes=sizes
+    ).module()
     z = torch.randn(9, 3, 6)
     torch.testing.assert_close(exported(z), module(z))
 
 
 def problem(sharing, count: int = 2):
-    """A model with an encoder, and a function that makes its data, with a third of the labels missing."""
+    """A model with an encoder, and a function that makes its data, with a third of the
+    labels missing."""
     tasks = [Regression("ink"), Classification("digit", 3), Regression("size")][:count]
 
     def build():
         parts = sharing([task.name for task in tasks], 5, 4)
-        return Model({"x": MLPEncoder(6, 5, hidden=())}, SumFusion({"x": 5}, 5), parts, tasks)
+        return Model(
+            {"x": MLPEncoder(6, 5, hidden=())}, SumFusion({"x": 5}, 5), parts, tasks
+        )
 
     def samples(seed: int, n: int = 23) -> Batch:
         draw = torch.Generator().manual_seed(seed)
@@ -191,7 +212,9 @@ def problem(sharing, count: int = 2):
     return build, samples
 
 
-@pytest.mark.parametrize("sharing", [*ALL.values(), *(partial(PLE, levels=n) for n in (1, 3))])
+@pytest.mark.parametrize(
+    "sharing", [*ALL.values(), *(partial(PLE, levels=n) for n in (1, 3))]
+)
 @pytest.mark.parametrize("count", [2, 3])
 def test_what_belongs_to_a_task_is_what_its_loss_alone_reaches(sharing, count):
     build, samples = problem(sharing, count)
@@ -207,7 +230,11 @@ def test_what_belongs_to_a_task_is_what_its_loss_alone_reaches(sharing, count):
         others = set.union(*(reached[other] for other in losses if other != name))
         assert {id(p) for p in model.task_parameters(name)} == reached[name] - others
     # What two or more tasks reach, a gradient balancer combines.
-    assert shared == {p for p in set.union(*reached.values()) if sum(p in r for r in reached.values()) > 1}
+    assert shared == {
+        p
+        for p in set.union(*reached.values())
+        if sum(p in r for r in reached.values()) > 1
+    }
     assert len(model.shared_parameters()) == len(shared)
 
 
@@ -225,7 +252,10 @@ def test_it_learns_from_the_labels_there_are(sharing):
 @pytest.mark.parametrize("rare", [False, True])
 def test_many_seeds_at_once_are_each_what_fit_makes(sharing, rare):
     build, samples = problem(sharing)
-    seeds, settings = [4, 5, 6], {"epochs": 3, "batch_size": 5, "lr": 0.01, "weight_decay": 0.1}
+    seeds, settings = (
+        [4, 5, 6],
+        {"epochs": 3, "batch_size": 5, "lr": 0.01, "weight_decay": 0.1},
+    )
     train, valid = ([samples(seed + shift) for seed in seeds] for shift in (0, 10))
     if rare:  # most batches then have a label of one task only, or of none
         for data in train:
@@ -236,7 +266,9 @@ def test_many_seeds_at_once_are_each_what_fit_makes(sharing, rare):
         alone = build()
         fit(alone, data, valid=held_out, seed=seed, progress=False, **settings)
         for name, value in alone.state_dict().items():
-            torch.testing.assert_close(model.state_dict()[name], value, atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                model.state_dict()[name], value, atol=1e-4, rtol=0
+            )
 
 
 # Hard sharing and its opposite
@@ -246,11 +278,16 @@ def test_hard_sharing_gives_every_task_the_same_tensor():
     module = HardSharing(TASKS, 6, 8)
     shared = module(torch.randn(2, 1, 6))
     assert len({id(h) for h in shared.features.values()}) == 1
-    assert module.one_trunk and not any(cls.one_trunk for cls in ALL.values() if cls is not HardSharing)
+    assert module.one_trunk and not any(
+        cls.one_trunk for cls in ALL.values() if cls is not HardSharing
+    )
 
 
 def test_separate_builds_a_model_for_each_task_alone():
-    built = separate(lambda tasks: [task.name for task in tasks], [Regression("ink"), Regression("size")])
+    built = separate(
+        lambda tasks: [task.name for task in tasks],
+        [Regression("ink"), Regression("size")],
+    )
     assert built == {"ink": ["ink"], "size": ["size"]}
 
 
@@ -265,8 +302,12 @@ def laplacian(tasks: int) -> torch.Tensor:
 def test_the_tether_to_the_mean_the_pairwise_one_and_the_laplacian(count):
     theta = torch.randn(count, 5, dtype=torch.float64, requires_grad=True)
     value = tether(theta)
-    pairs = sum((theta[s] - theta[t]).square().sum() for t in range(count) for s in range(t))
-    torch.testing.assert_close(count * value, torch.as_tensor(pairs, dtype=torch.float64))
+    pairs = sum(
+        (theta[s] - theta[t]).square().sum() for t in range(count) for s in range(t)
+    )
+    torch.testing.assert_close(
+        count * value, torch.as_tensor(pairs, dtype=torch.float64)
+    )
     torch.testing.assert_close(value, (theta.T @ laplacian(count) @ theta).trace())
     value.backward()
     torch.testing.assert_close(theta.grad, 2 * laplacian(count) @ theta.detach())
@@ -278,8 +319,12 @@ def test_the_penalty_sums_over_the_trunks_parameters():
         module = SoftSharing(TASKS[:3], 6, 8, penalty=name, strength=0.3)
         for p in module.parameters():
             nn.init.normal_(p)
-        rows = zip(*(module.trunks[task].parameters() for task in TASKS[:3]), strict=True)
-        expected = 0.3 * sum(function(torch.stack([p.flatten() for p in row])) for row in rows)
+        rows = zip(
+            *(module.trunks[task].parameters() for task in TASKS[:3]), strict=True
+        )
+        expected = 0.3 * sum(
+            function(torch.stack([p.flatten() for p in row])) for row in rows
+        )
         torch.testing.assert_close(module(z).penalty, expected)
 
 
@@ -292,16 +337,19 @@ def test_soft_sharing_starts_as_hard_sharing_and_without_strength_shares_nothing
     assert SoftSharing(TASKS, 6, 8, strength=0)(z).penalty == 0
     with pytest.raises(ValueError, match=r"one of \['l2', 'trace_norm'\], got 'l1'"):
         SoftSharing(TASKS, 6, 8, penalty="l1")
-    for strength, sharing in itertools.product((-1.0, math.nan), (SoftSharing, SharedPrivate)):
+    for strength, sharing in itertools.product(
+        (-1.0, math.nan), (SoftSharing, SharedPrivate)
+    ):
         with pytest.raises(ValueError, match="strength needs to be >= 0"):
             sharing(TASKS, 6, 8, strength=strength)
 
 
 def tethered_ridge(inputs, labels, strength):
-    r"""Minimises $\sum_t\frac{1}{n_t}\lVert y_t-X_tw_t\rVert^2+\lambda\sum_t\lVert w_t-\bar w\rVert^2$.
+    r"""Minimises $\sum_t\frac{1}{n_t}\lVert y_t-X_tw_t\rVert^2+\lambda\sum_t\lVert
+    w_t-\bar w\rVert^2$.
 
-    Its stationary points solve $(S+\lambda L\otimes I)w = b$, with the tasks' Gram matrices on the diagonal
-    of S.
+    Its stationary points solve $(S+\lambda L\otimes I)w = b$, with the tasks' Gram
+    matrices on the diagonal of S.
     """
     tasks, dim = len(inputs), inputs[0].shape[1]
     gram = torch.block_diag(*(x.T @ x / len(x) for x in inputs))
@@ -318,11 +366,18 @@ def linear_tasks(counts=(9, 14, 30), dim=5):
 @pytest.mark.parametrize("strength", [0.0, 0.03, 1.0, 30.0])
 def test_linear_trunks_trained_to_the_end_are_the_tethered_ridge(strength):
     inputs, labels = linear_tasks()
-    module = SoftSharing(["a", "b", "c"], 5, 1, linear_trunk, strength=strength).double()
+    module = SoftSharing(
+        ["a", "b", "c"], 5, 1, linear_trunk, strength=strength
+    ).double()
+    # fmt: skip
     optimizer = torch.optim.LBFGS(
-        module.parameters(), lr=1, max_iter=1000, line_search_fn="strong_wolfe",
-        tolerance_grad=1e-12, tolerance_change=0,
-    )  # fmt: skip
+        module.parameters(),
+        lr=1,
+        max_iter=1000,
+        line_search_fn="strong_wolfe",
+        tolerance_grad=1e-12,
+        tolerance_change=0,
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -335,14 +390,20 @@ def test_linear_trunks_trained_to_the_end_are_the_tethered_ridge(strength):
 
     optimizer.step(closure)
     found = torch.cat([trunk[0].weight for trunk in module.trunks.values()])
-    torch.testing.assert_close(found, tethered_ridge(inputs, labels, strength), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        found, tethered_ridge(inputs, labels, strength), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_the_ends_of_the_tether_are_separate_and_pooled_least_squares():
     inputs, labels = linear_tasks()
-    loose, tight = (tethered_ridge(inputs, labels, strength) for strength in (1e-10, 1e10))
+    loose, tight = (
+        tethered_ridge(inputs, labels, strength) for strength in (1e-10, 1e10)
+    )
     for w, x, y in zip(loose, inputs, labels, strict=True):
-        torch.testing.assert_close(w, torch.linalg.lstsq(x, y.unsqueeze(1)).solution[:, 0])
+        torch.testing.assert_close(
+            w, torch.linalg.lstsq(x, y.unsqueeze(1)).solution[:, 0]
+        )
     # Pooled, each task counts alike, however many samples it has.
     x = torch.cat([x / len(x) ** 0.5 for x in inputs])
     y = torch.cat([y / len(y) ** 0.5 for y in labels]).unsqueeze(1)
@@ -370,12 +431,15 @@ def test_the_trace_norms_gradient_is_a_subgradient_at_every_rank(rank, dtype):
     theta = (factors[0] @ factors[1]).requires_grad_()
     value = trace_norm(theta)
     (gradient,) = torch.autograd.grad(value, theta)
-    # A subgradient of a norm has dual norm at most one and attains the norm at this point.
+    # A subgradient of a norm has dual norm at most one and attains the norm at this
+    # point.
     assert torch.linalg.matrix_norm(gradient.double(), 2) < 1 + 1e-5
     torch.testing.assert_close((gradient * theta).sum(), value)
     for size in (1e-3, 1.0, 10.0):
         moved = theta.detach() + size * torch.randn_like(theta)
-        assert trace_norm(moved) >= value + (gradient * (moved - theta)).sum() - 1e-4 * (1 + size)
+        assert trace_norm(moved) >= value + (
+            gradient * (moved - theta)
+        ).sum() - 1e-4 * (1 + size)
 
 
 def test_the_trace_norm_where_tasks_are_equal_zero_or_orthogonal():
@@ -390,14 +454,19 @@ def test_the_trace_norm_where_tasks_are_equal_zero_or_orthogonal():
     trace_norm(zero).backward()
     assert zero.grad.eq(0).all()
     # Rows of one length and at right angles: all singular values are equal.
-    frame = (3 * torch.linalg.qr(torch.randn(9, 4, dtype=torch.float64)).Q.T).requires_grad_()
+    frame = (
+        3 * torch.linalg.qr(torch.randn(9, 4, dtype=torch.float64)).Q.T
+    ).requires_grad_()
     trace_norm(frame).backward()
     torch.testing.assert_close(frame.grad, frame.detach() / 3)
 
 
 def test_the_trace_norm_pulls_tasks_onto_few_directions():
-    """Denoising by the proximal problem: the solution is soft-thresholded singular values, of lower rank."""
-    noisy = torch.randn(4, 2, dtype=torch.float64) @ torch.randn(2, 12, dtype=torch.float64)
+    """Denoising by the proximal problem: the solution is soft-thresholded singular
+    values, of lower rank."""
+    noisy = torch.randn(4, 2, dtype=torch.float64) @ torch.randn(
+        2, 12, dtype=torch.float64
+    )
     noisy = noisy + 0.1 * torch.randn(4, 12, dtype=torch.float64)
     u, s, vt = torch.linalg.svd(noisy, full_matrices=False)
     expected = u * (s - 0.6).clamp(min=0) @ vt
@@ -416,10 +485,14 @@ def test_the_trace_norm_pulls_tasks_onto_few_directions():
 
 @any_number
 def test_stitches_start_near_the_identity_and_convex(count):
-    stitches = CrossStitch(TASKS[:count], 6, 8, conv_trunk)(torch.randn(2, 3, 6)).weights["stitches"]
+    stitches = CrossStitch(TASKS[:count], 6, 8, conv_trunk)(
+        torch.randn(2, 3, 6)
+    ).weights["stitches"]
     assert stitches.shape == (2, count, count)
     torch.testing.assert_close(stitches.sum(-1), torch.ones(2, count))
-    expected = torch.full((count, count), 0.1 / max(count - 1, 1)).fill_diagonal_(0.9 if count > 1 else 1.0)
+    expected = torch.full((count, count), 0.1 / max(count - 1, 1)).fill_diagonal_(
+        0.9 if count > 1 else 1.0
+    )
     torch.testing.assert_close(stitches[1], expected)
     for own in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="own is a weight in"):
@@ -435,7 +508,10 @@ def test_identity_stitches_are_separate_trunks(trunk):
 
 @every_trunk
 def test_equal_stitches_give_every_task_the_mean_of_each_stage(trunk):
-    module, z = CrossStitch(TASKS, 6, 8, trunk, own=1 / len(TASKS)), torch.randn(5, 3, 6)
+    module, z = (
+        CrossStitch(TASKS, 6, 8, trunk, own=1 / len(TASKS)),
+        torch.randn(5, 3, 6),
+    )
     x = z
     for stages in zip(*module.trunks.values(), strict=True):
         x = sum(stage(x) for stage in stages) / len(TASKS)
@@ -446,7 +522,9 @@ def test_equal_stitches_give_every_task_the_mean_of_each_stage(trunk):
 def test_stitches_written_out_for_two_tasks():
     module, z = CrossStitch(["b", "a"], 6, 8), torch.randn(5, 3, 6)
     with torch.no_grad():
-        module.stitches.copy_(torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[-1.0, 0.5], [0.0, 2.0]]]))
+        module.stitches.copy_(
+            torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[-1.0, 0.5], [0.0, 2.0]]])
+        )
     a, b = module.trunks["a"], module.trunks["b"]
     xa, xb = a[0](z), b[0](z)
     xa, xb = a[1](xa + 2 * xb), b[1](3 * xa + 4 * xb)
@@ -546,7 +624,9 @@ def test_gates_without_an_opinion_give_the_mean_of_the_experts():
 @any_number
 def test_gates_of_ple_see_their_own_and_the_shared_experts(levels, count):
     own, common = 2, 3
-    module = PLE(TASKS[:count], 6, 8, levels=levels, task_experts=own, shared_experts=common)
+    module = PLE(
+        TASKS[:count], 6, 8, levels=levels, task_experts=own, shared_experts=common
+    )
     weights = module(torch.randn(4, 2, 6)).weights
     assert list(weights) == [f"gates{level}" for level in range(1, levels + 1)]
     for level, gates in enumerate(weights.values(), 1):
@@ -570,11 +650,19 @@ def test_ple_written_out_for_two_levels_and_one_token():
         return sum(w[e] * expert for e, expert in enumerate(experts))
 
     x = z[0, 0]
-    a, b, s = first.experts["a"][0](x), first.experts["b"][0](x), first.shared_experts[0](x)
+    a, b, s = (
+        first.experts["a"][0](x),
+        first.experts["b"][0](x),
+        first.shared_experts[0](x),
+    )
     xs = gated(first.shared_gate, x, [a, b, s])
     for task, own in (("a", a), ("b", b)):
         xt = gated(first.gates[task], x, [own, s])
-        h = gated(last.gates[task], xt, [last.experts[task][0](xt), last.shared_experts[0](xs)])
+        h = gated(
+            last.gates[task],
+            xt,
+            [last.experts[task][0](xt), last.shared_experts[0](xs)],
+        )
         torch.testing.assert_close(module(z).features[task][0, 0], h)
     assert last.shared_gate is None
 
@@ -603,7 +691,10 @@ def test_the_two_halves_and_the_penalty_between_them():
     for task, h in shared.features.items():
         private = module.private[task](z)
         torch.testing.assert_close(h, torch.cat([common, private], -1))
-        overlap = sum(torch.outer(c, p) for c, p in zip(common.view(15, 8), private.view(15, 8), strict=True))
+        overlap = sum(
+            torch.outer(c, p)
+            for c, p in zip(common.view(15, 8), private.view(15, 8), strict=True)
+        )
         expected += 0.3 * (overlap / 15).square().sum()
     torch.testing.assert_close(shared.penalty, expected)
     assert module.dim == 16 and SharedPrivate(TASKS, 6, 8, strength=0)(z).penalty == 0
@@ -611,22 +702,30 @@ def test_the_two_halves_and_the_penalty_between_them():
 
 def test_the_difference_is_zero_exactly_where_all_features_are_orthogonal():
     frame = torch.linalg.qr(torch.randn(12, 7, dtype=torch.float64)).Q
-    mixed = [frame[:, :4] @ torch.randn(4, 4).double(), frame[:, 4:] @ torch.randn(3, 3).double()]
+    mixed = [
+        frame[:, :4] @ torch.randn(4, 4).double(),
+        frame[:, 4:] @ torch.randn(3, 3).double(),
+    ]
     assert difference(*mixed) < 1e-28
     # One private feature that is, for a part, a shared one is enough.
     mixed[1][:, 2] += 0.1 * frame[:, 0]
     overlap = 0.1 * mixed[0].T @ frame[:, 0] / 12
-    torch.testing.assert_close(difference(*mixed).double(), overlap.square().sum(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        difference(*mixed).double(), overlap.square().sum(), rtol=1e-5, atol=0
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_the_difference_does_not_depend_on_the_number_of_samples(scale):
     c, p = scale * torch.randn(6, 2, 4), torch.randn(6, 2, 3) / scale
-    torch.testing.assert_close(difference(c, p), difference(c.repeat(5, 1, 1), p.repeat(5, 1, 1)))
+    torch.testing.assert_close(
+        difference(c, p), difference(c.repeat(5, 1, 1), p.repeat(5, 1, 1))
+    )
 
 
 def test_the_penalty_drives_the_private_features_out_of_the_shared_space():
-    """Against it, private trunks unlearn what the shared one holds; without it, they keep it."""
+    """Against it, private trunks unlearn what the shared one holds; without it, they
+    keep it."""
     z, overlaps = torch.randn(200, 1, 6), {}
     for strength in (0.0, 10.0):
         torch.manual_seed(1)
@@ -635,7 +734,9 @@ def test_the_penalty_drives_the_private_features_out_of_the_shared_space():
         optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
         for _ in range(300):
             shared = module(z)
-            loss = sum((h.sum(-1) - target).square().mean() for h in shared.features.values())
+            loss = sum(
+                (h.sum(-1) - target).square().mean() for h in shared.features.values()
+            )
             optimizer.zero_grad()
             (loss + shared.penalty).backward()
             optimizer.step()

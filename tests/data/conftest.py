@@ -1,4 +1,5 @@
-"""Stand-ins for the real public data sets: files of the same format, small and made up."""
+"""Stand-ins for the real public data sets: files of the same format, small and made
+up."""
 
 import hashlib
 from dataclasses import replace
@@ -10,7 +11,8 @@ from mtmm_lib.data import registry
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """`stand_in(name, files)` makes files (path → bytes) the content of a registered set."""
+    """`stand_in(name, files)` makes files (path → bytes) the content of a registered
+    set."""
 
     def make(name, files):
         folder = tmp_path / "sets" / name
@@ -18,7 +20,10 @@ def stand_in(tmp_path, monkeypatch):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(content)
         manifest = tmp_path / f"{name}.sha256"
-        lines = [f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in files.items()]
+        lines = [
+            f"{hashlib.sha256(content).hexdigest()}  {path}\n"
+            for path, content in files.items()
+        ]
         manifest.write_text("".join(lines), encoding="utf-8")
         changed = replace(registry.SETS[name], manifest=manifest)
         monkeypatch.setattr(registry, "SETS", registry.SETS | {name: changed})

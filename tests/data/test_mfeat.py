@@ -1,4 +1,5 @@
-"""Multiple Features: six views of one sample in step, splits without leakage, drawings that occur twice."""
+"""Multiple Features: six views of one sample in step, splits without leakage, drawings
+that occur twice."""
 
 import os
 from functools import cache
@@ -14,21 +15,29 @@ from mtmm_lib.data.registry import fetch
 WIDTHS = {view: int(words.split()[0]) for view, words in VIEWS.items()}
 DIGITS = np.repeat(np.arange(10), 200)
 needs_the_real_set = pytest.mark.skipif(
-    not os.environ.get("MTMM_DATA"), reason="MTMM_DATA names no folder with the real sets"
+    not os.environ.get("MTMM_DATA"),
+    reason="MTMM_DATA names no folder with the real sets",
 )
 
 
 def table(values):
     rows = [",".join(map(str, range(values.shape[1]))) + ",0"]
-    rows += [",".join(f"{x:g}" for x in row) + f",{digit}" for row, digit in zip(values, DIGITS, strict=True)]
+    rows += [
+        ",".join(f"{x:g}" for x in row) + f",{digit}"
+        for row, digit in zip(values, DIGITS, strict=True)
+    ]
     return "\n".join(rows).encode()
 
 
 @cache
 def content():
-    """Noise in all six views, whose first number is the sample's own; and some drawings that occur twice."""
+    """Noise in all six views, whose first number is the sample's own; and some drawings
+    that occur twice."""
     rng = np.random.default_rng(0)
-    values = {view: rng.integers(0, 7, (2000, width)).astype(float) for view, width in WIDTHS.items()}
+    values = {
+        view: rng.integers(0, 7, (2000, width)).astype(float)
+        for view, width in WIDTHS.items()
+    }
     pixels = values["pix"]
     pixels[1201] = pixels[1200]
     pixels[1800:1900] = pixels[1200:1300, ::-1]  # nines that are sixes upside down
@@ -48,19 +57,24 @@ def made_up(stand_in):
 
 
 def numbers(splits, view="fac"):
-    """Which sample is where: the first number was the sample's own, and standardising keeps the order."""
+    """Which sample is where: the first number was the sample's own, and standardising
+    keeps the order."""
     first = np.concatenate([batch.inputs[view][:, 0] for batch in splits])
     order = np.argsort(np.argsort(first))
     return np.split(order, np.cumsum([len(batch) for batch in splits])[:-1])
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_sample_is_in_one_split_and_its_views_and_its_digit_belong_together(made_up, seed):
+def test_every_sample_is_in_one_split_and_its_views_and_its_digit_belong_together(
+    made_up, seed
+):
     splits = mfeat(seed=seed)
     parts = numbers(splits)
     assert sorted(np.concatenate(parts)) == list(range(2000))
     for view in set(VIEWS) - {"pix"}:
-        assert all((a == b).all() for a, b in zip(parts, numbers(splits, view), strict=True))
+        assert all(
+            (a == b).all() for a, b in zip(parts, numbers(splits, view), strict=True)
+        )
     for batch, part in zip(splits, parts, strict=True):
         assert (batch.targets["digit"].numpy() == DIGITS[part]).all()
         assert {view: x.shape[1] for view, x in batch.inputs.items()} == WIDTHS
@@ -80,8 +94,12 @@ def test_a_drawing_is_in_one_split_only(made_up, seed):
     where = np.empty(2000, int)
     for split, part in enumerate(numbers(mfeat(seed=seed))):
         where[part] = split
-    assert (where[1800:1900] == where[1200:1300]).all(), "a six and the same upside down"
-    assert where[1200] == where[1201] == where[1800] == where[1801], "one leads to the other"
+    assert (where[1800:1900] == where[1200:1300]).all(), (
+        "a six and the same upside down"
+    )
+    assert where[1200] == where[1201] == where[1800] == where[1801], (
+        "one leads to the other"
+    )
     assert where[3] == where[7], "nearly the same"
     assert len(set(where[1800:1900])) == 3
 
@@ -124,7 +142,10 @@ def test_what_a_caller_changes_does_not_reach_the_next_one(made_up):
     for batch in mfeat():
         for tensor in (*batch.inputs.values(), *batch.targets.values()):
             tensor.zero_()
-    assert mfeat().train.inputs["fac"].equal(before) and mfeat().train.targets["digit"].sum() > 0
+    assert (
+        mfeat().train.inputs["fac"].equal(before)
+        and mfeat().train.targets["digit"].sum() > 0
+    )
 
 
 # The real set
@@ -137,21 +158,31 @@ def read(view):
 
 @needs_the_real_set
 def test_the_real_files_describe_the_same_samples_in_the_same_order():
-    """Within a digit the views still tell about each other, which they would not if rows were in disorder."""
+    """Within a digit the views still tell about each other, which they would not if
+    rows were in disorder."""
     tables = {view: read(view) for view in VIEWS}
     assert all(
-        t.shape == (2000, WIDTHS[view] + 1) and (t[:, -1] == DIGITS).all() for view, t in tables.items()
+        t.shape == (2000, WIDTHS[view] + 1) and (t[:, -1] == DIGITS).all()
+        for view, t in tables.items()
     )
 
     def explained(x, y):
-        """Share of y's variance within the digits that ridge regression on half of the samples explains."""
-        x, y = (np.concatenate([part - part.mean(0) for part in np.split(v, 10)]) for v in (x, y))
+        """Share of y's variance within the digits that ridge regression on half of the
+        samples explains."""
+        x, y = (
+            np.concatenate([part - part.mean(0) for part in np.split(v, 10)])
+            for v in (x, y)
+        )
         x, y = x / x.std(0), y / y.std(0)
         fit, held_out = np.arange(0, 2000, 2), np.arange(1, 2000, 2)
-        weights = np.linalg.solve(x[fit].T @ x[fit] + 1000 * np.eye(x.shape[1]), x[fit].T @ y[fit])
+        weights = np.linalg.solve(
+            x[fit].T @ x[fit] + 1000 * np.eye(x.shape[1]), x[fit].T @ y[fit]
+        )
         return 1 - ((y - x @ weights)[held_out] ** 2).sum() / (y[held_out] ** 2).sum()
 
-    disorder = np.concatenate([200 * c + np.random.default_rng(c).permutation(200) for c in range(10)])
+    disorder = np.concatenate(
+        [200 * c + np.random.default_rng(c).permutation(200) for c in range(10)]
+    )
     pixels = tables["pix"][:, :-1]
     for view in set(VIEWS) - {"pix"}:
         y = tables[view][:, :-1]
@@ -177,8 +208,14 @@ def test_the_cards_table_is_what_its_code_prints(capsys):
     card = data_file("mfeat", "CARD.md").read_text(encoding="utf-8")
     exec(card.split("```python")[1].split("```")[0], {})
     printed = capsys.readouterr().out.splitlines()
-    rows = [line for line in card.split("## How hard it is")[1].splitlines() if line.startswith("|")][2:]
+    rows = [
+        line
+        for line in card.split("## How hard it is")[1].splitlines()
+        if line.startswith("|")
+    ][2:]
     assert len(rows) == len(printed) == 7
     for row, line in zip(rows, printed, strict=True):
         assert row.split("|")[1].split()[0].strip("`") == line.split("|")[1].split()[0]
-        assert float(row.split("|")[-2]) == pytest.approx(float(line.split("|")[-2]), abs=0.3)
+        assert float(row.split("|")[-2]) == pytest.approx(
+            float(line.split("|")[-2]), abs=0.3
+        )

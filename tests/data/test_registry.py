@@ -1,4 +1,5 @@
-"""The registry: what is pinned, and that a set is either whole or refused in one clear sentence."""
+"""The registry: what is pinned, and that a set is either whole or refused in one clear
+sentence."""
 
 import errno
 import gzip
@@ -23,11 +24,16 @@ from mtmm_lib.data import registry
 from mtmm_lib.data.files import data_file
 from mtmm_lib.data.registry import SETS, DataError, DataSet, at_hand, fetch
 
-FILES = {"LICENSE": b"do what you like\n", "words/one.txt": b"1" * 100_000, "words/two.txt": b"zwei\n"}
+FILES = {
+    "LICENSE": b"do what you like\n",
+    "words/one.txt": b"1" * 100_000,
+    "words/two.txt": b"zwei\n",
+}
 
 
 class Server:
-    """An HTTP server on this machine: path → body, or a function that answers the request."""
+    """An HTTP server on this machine: path → body, or a function that answers the
+    request."""
 
     def __init__(self) -> None:
         self.answers = {}
@@ -51,7 +57,9 @@ class Server:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}
+        ).start()
 
     def close(self) -> None:
         self.server.shutdown()
@@ -88,7 +96,8 @@ def slow(body, seconds):
 
 
 def archive(files, folder="repository-123", extra=()):
-    """A .tar.gz with the files in one top folder, as services that host code make them."""
+    """A .tar.gz with the files in one top folder, as services that host code make
+    them."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for path, content in files.items():
@@ -118,7 +127,9 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def manifest(tmp_path):
     path = tmp_path / "manifest.sha256"
-    lines = [f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in FILES.items()]
+    lines = [
+        f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in FILES.items()
+    ]
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
@@ -150,16 +161,21 @@ either = pytest.mark.parametrize("kind", ["folder_of_files", "one_archive"])
 
 def holds(folder):
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
     }
 
 
 def refusal(cache=None):
-    """The message of a refused fetch: one sentence. With a cache, nothing of the download is left in it."""
+    """The message of a refused fetch: one sentence. With a cache, nothing of the
+    download is left in it."""
     with pytest.raises(DataError) as caught:
         fetch("tiny")
     message = str(caught.value)
-    assert message.endswith(".") and "\n" not in message and ". " not in message, message
+    assert message.endswith(".") and "\n" not in message and ". " not in message, (
+        message
+    )
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     if cache is not None:
         assert not cache.exists() or list(cache.iterdir()) == []
@@ -172,13 +188,18 @@ def refusal(cache=None):
 @pytest.mark.parametrize("name", SETS)
 def test_sources_are_pinned_and_files_have_their_hashes(name):
     data = SETS[name]
-    assert re.search(r"/[0-9a-f]{40}(/|\.tar\.gz$|$)", data.source), "a commit, which cannot move"
+    assert re.search(r"/[0-9a-f]{40}(/|\.tar\.gz$|$)", data.source), (
+        "a commit, which cannot move"
+    )
     assert data.licence and data.citation and data.title and data.size > 0
     lines = data.manifest.read_text(encoding="utf-8").splitlines()
     assert data.files and len(data.files) == len(lines)
     for path, digest in data.files.items():
         assert re.fullmatch(r"[0-9a-f]{64}", digest)
-        assert not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+        assert (
+            not PurePosixPath(path).is_absolute()
+            and ".." not in PurePosixPath(path).parts
+        )
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -195,12 +216,18 @@ def test_the_real_files_are_the_published_ones(name):
         pytest.skip("MTMM_DATA names no folder with the real sets")
     folder = fetch(name)
     assert folder == Path(root) / name
-    assert sum((folder / path).stat().st_size for path in SETS[name].files) == SETS[name].size
+    assert (
+        sum((folder / path).stat().st_size for path in SETS[name].files)
+        == SETS[name].size
+    )
 
 
 @pytest.mark.parametrize("ask", [fetch, at_hand])
 def test_an_unknown_name_is_refused_with_the_known_ones(ask):
-    with pytest.raises(DataError, match=r"^There is no data set 'fssd'; the registry has fsdd, snips, .*\.$"):
+    with pytest.raises(
+        DataError,
+        match=r"^There is no data set 'fssd'; the registry has fsdd, snips, .*\.$",
+    ):
         ask("fssd")
 
 
@@ -208,7 +235,9 @@ def test_an_unknown_name_is_refused_with_the_known_ones(ask):
 
 
 @either
-def test_a_set_is_fetched_once_and_then_read_from_the_cache(kind, request, cache, capsys):
+def test_a_set_is_fetched_once_and_then_read_from_the_cache(
+    kind, request, cache, capsys
+):
     server = request.getfixturevalue(kind)
     folder = fetch("tiny")
     assert folder == cache / "tiny" and holds(folder) == FILES
@@ -223,26 +252,39 @@ def test_a_set_is_fetched_once_and_then_read_from_the_cache(kind, request, cache
 
 def test_content_counts_and_not_the_bytes_of_the_archive(one_archive, cache):
     one_archive.answers["/pinned.tar.gz"] = gzip.compress(
-        gzip.decompress(archive(FILES | {"README": b"not listed"}, folder="another-name")), 1
+        gzip.decompress(
+            archive(FILES | {"README": b"not listed"}, folder="another-name")
+        ),
+        1,
     )
-    assert holds(fetch("tiny")) == FILES, "and what the manifest does not list is not unpacked"
+    assert holds(fetch("tiny")) == FILES, (
+        "and what the manifest does not list is not unpacked"
+    )
 
 
-def test_names_with_blanks_are_asked_for_as_an_address_needs(server, cache, tmp_path, monkeypatch):
+def test_names_with_blanks_are_asked_for_as_an_address_needs(
+    server, cache, tmp_path, monkeypatch
+):
     path = tmp_path / "manifest.sha256"
-    path.write_text(f"{hashlib.sha256(b'x').hexdigest()}  a b/ü.txt\n", encoding="utf-8")
+    path.write_text(
+        f"{hashlib.sha256(b'x').hexdigest()}  a b/ü.txt\n", encoding="utf-8"
+    )
     server.answers = {"/pinned/a%20b/%C3%BC.txt": b"x"}
     register(monkeypatch, f"{server.address}/pinned", path)
     assert holds(fetch("tiny")) == {"a b/ü.txt": b"x"}
 
 
 @either
-def test_mtmm_data_is_read_and_nothing_is_downloaded(kind, request, cache, tmp_path, monkeypatch):
+def test_mtmm_data_is_read_and_nothing_is_downloaded(
+    kind, request, cache, tmp_path, monkeypatch
+):
     server = request.getfixturevalue(kind)
     shutil.copytree(fetch("tiny"), tmp_path / "mine" / "tiny")
     shutil.rmtree(cache)
     server.asked.clear()
-    (tmp_path / "mine" / "tiny" / "SOURCE.md").write_text("files that are not listed may lie there, too")
+    (tmp_path / "mine" / "tiny" / "SOURCE.md").write_text(
+        "files that are not listed may lie there, too"
+    )
     monkeypatch.setenv("MTMM_DATA", str(tmp_path / "mine"))
     assert fetch("tiny") == tmp_path / "mine" / "tiny"
     assert server.asked == [] and not cache.exists()
@@ -253,8 +295,12 @@ def test_an_empty_mtmm_data_is_none(folder_of_files, cache, monkeypatch):
     assert fetch("tiny") == cache / "tiny"
 
 
-def test_at_hand_is_what_needs_no_download(folder_of_files, cache, tmp_path, monkeypatch):
-    assert not at_hand("tiny") and folder_of_files.asked == [], "asking downloads nothing"
+def test_at_hand_is_what_needs_no_download(
+    folder_of_files, cache, tmp_path, monkeypatch
+):
+    assert not at_hand("tiny") and folder_of_files.asked == [], (
+        "asking downloads nothing"
+    )
     fetch("tiny")
     assert at_hand("tiny")
     monkeypatch.setenv("MTMM_DATA", str(tmp_path / "mine"))
@@ -284,7 +330,8 @@ def spoil_replaced(path):
 
 
 SPOILERS = {
-    spoil_absent: r"incomplete, for words/one.txt cannot be read \(No such file or directory\)",
+    spoil_absent: r"incomplete, for words/one.txt cannot be read \(No such file or "
+    r"directory\)",
     spoil_truncated: "damaged, for words/one.txt is cut short or altered",
     spoil_altered: "damaged, for words/one.txt is cut short or altered",
     spoil_replaced: r"incomplete, for words/one.txt cannot be read \(Is a directory\)",
@@ -296,29 +343,42 @@ def test_a_spoiled_file_in_the_cache_is_refused(spoil, words, folder_of_files, c
     spoil(fetch("tiny") / "words" / "one.txt")
     before = sorted(cache.rglob("*"))
     message = refusal()
-    assert re.search(words, message) and f"delete {cache / 'tiny'} and fetch the set again" in message
+    assert (
+        re.search(words, message)
+        and f"delete {cache / 'tiny'} and fetch the set again" in message
+    )
     assert sorted(cache.rglob("*")) == before
     shutil.rmtree(cache / "tiny")
     assert holds(fetch("tiny")) == FILES, "doing what the message says helps"
 
 
 @pytest.mark.parametrize(("spoil", "words"), SPOILERS.items())
-def test_a_spoiled_file_in_mtmm_data_is_refused(spoil, words, folder_of_files, tmp_path, cache, monkeypatch):
+def test_a_spoiled_file_in_mtmm_data_is_refused(
+    spoil, words, folder_of_files, tmp_path, cache, monkeypatch
+):
     mine = tmp_path / "mine" / "tiny"
     shutil.copytree(fetch("tiny"), mine)
     spoil(mine / "words" / "one.txt")
     folder_of_files.asked.clear()
     monkeypatch.setenv("MTMM_DATA", str(tmp_path / "mine"))
     message = refusal()
-    assert re.search(words, message) and f"put the set into {mine}, or unset MTMM_DATA" in message
+    assert (
+        re.search(words, message)
+        and f"put the set into {mine}, or unset MTMM_DATA" in message
+    )
     assert folder_of_files.asked == []
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file"])
-def test_mtmm_data_without_the_set_is_refused(name, folder_of_files, cache, tmp_path, monkeypatch):
+def test_mtmm_data_without_the_set_is_refused(
+    name, folder_of_files, cache, tmp_path, monkeypatch
+):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("MTMM_DATA", str(tmp_path / name))
-    assert f"put the set into {tmp_path / name / 'tiny'}, or unset MTMM_DATA" in refusal(cache)
+    assert (
+        f"put the set into {tmp_path / name / 'tiny'}, or unset MTMM_DATA"
+        in refusal(cache)
+    )
     assert folder_of_files.asked == []
 
 
@@ -329,18 +389,31 @@ def test_mtmm_data_without_the_set_is_refused(name, folder_of_files, cache, tmp_
     ("answer", "words"),
     [
         (None, r"could not be downloaded from http\S+ \(it answered 404\)"),
-        (breaks_off(FILES["words/one.txt"]), r"could not be downloaded from http\S+ \(no connection, or it"),
-        (FILES["words/one.txt"][:-1], "damaged, for words/one.txt is cut short or altered"),
-        (b"0" + FILES["words/one.txt"][1:], "damaged, for words/one.txt is cut short or altered"),
+        (
+            breaks_off(FILES["words/one.txt"]),
+            r"could not be downloaded from http\S+ \(no connection, or it",
+        ),
+        (
+            FILES["words/one.txt"][:-1],
+            "damaged, for words/one.txt is cut short or altered",
+        ),
+        (
+            b"0" + FILES["words/one.txt"][1:],
+            "damaged, for words/one.txt is cut short or altered",
+        ),
         (b"", "damaged, for words/one.txt is cut short or altered"),
     ],
     ids=["404", "broken off", "truncated", "altered", "empty"],
 )
-def test_a_file_that_does_not_arrive_whole_is_refused(answer, words, folder_of_files, cache):
+def test_a_file_that_does_not_arrive_whole_is_refused(
+    answer, words, folder_of_files, cache
+):
     whole = folder_of_files.answers["/pinned/words/one.txt"]
     folder_of_files.answers["/pinned/words/one.txt"] = answer
     message = refusal(cache)
-    assert re.search(words, message) and "try again" in message and "MTMM_DATA" in message
+    assert (
+        re.search(words, message) and "try again" in message and "MTMM_DATA" in message
+    )
     folder_of_files.answers["/pinned/words/one.txt"] = whole
     assert holds(fetch("tiny")) == FILES, "trying again helps"
 
@@ -359,15 +432,34 @@ WHOLE = archive(FILES)
     ("answer", "words"),
     [
         (None, r"could not be downloaded from http\S+ \(it answered 404\)"),
-        (breaks_off(WHOLE), r"could not be downloaded from http\S+ \(no connection, or it broke\)"),
+        (
+            breaks_off(WHOLE),
+            r"could not be downloaded from http\S+ \(no connection, or it broke\)",
+        ),
         (WHOLE[: len(WHOLE) // 2], "is cut short or damaged"),
-        (WHOLE[: len(WHOLE) // 2] + b"?" + WHOLE[len(WHOLE) // 2 + 1 :], "is cut short or"),
+        (
+            WHOLE[: len(WHOLE) // 2] + b"?" + WHOLE[len(WHOLE) // 2 + 1 :],
+            "is cut short or",
+        ),
         (b"<html>log in first</html>", "is cut short or damaged"),
         (b"", "is cut short or damaged"),
-        (archive(WITHOUT), r"incomplete, for words/one.txt cannot be read \(No such file or directory\)"),
-        (archive(FILES | {"words/one.txt": b"1"}), "damaged, for words/one.txt is cut short or altered"),
-        (archive(FILES, extra=[(tarfile.TarInfo("top/../../out.txt"), b"x")]), "'top/../../out.txt' would"),
-        (archive(FILES, extra=[(tarfile.TarInfo("/top/out.txt"), b"x")]), "'/top/out.txt' would leave"),
+        (
+            archive(WITHOUT),
+            r"incomplete, for words/one.txt cannot be read \(No such file or "
+            r"directory\)",
+        ),
+        (
+            archive(FILES | {"words/one.txt": b"1"}),
+            "damaged, for words/one.txt is cut short or altered",
+        ),
+        (
+            archive(FILES, extra=[(tarfile.TarInfo("top/../../out.txt"), b"x")]),
+            "'top/../../out.txt' would",
+        ),
+        (
+            archive(FILES, extra=[(tarfile.TarInfo("/top/out.txt"), b"x")]),
+            "'/top/out.txt' would leave",
+        ),
         (
             archive(WITHOUT, extra=[linked("repository-123/words/one.txt", "two.txt")]),
             "incomplete, for words/one.txt",
@@ -387,7 +479,9 @@ WHOLE = archive(FILES)
         "a link",
     ],
 )
-def test_an_archive_that_is_not_right_is_refused(answer, words, one_archive, cache, tmp_path):
+def test_an_archive_that_is_not_right_is_refused(
+    answer, words, one_archive, cache, tmp_path
+):
     one_archive.answers["/pinned.tar.gz"] = answer
     assert re.search(words, refusal(cache))
     assert not [path for path in tmp_path.rglob("out.txt")]
@@ -415,7 +509,10 @@ def test_a_member_below_a_link_is_not_written_through_it(one_archive, cache, tmp
 def test_without_a_network(kind, request, cache):
     request.getfixturevalue(kind).close()
     message = refusal(cache)
-    assert "(no connection, or it broke): try again with a network, or let MTMM_DATA name a folder" in message
+    assert (
+        "(no connection, or it broke): try again with a network, or let MTMM_DATA "
+        "name a folder"
+    ) in message
 
 
 @either
@@ -440,7 +537,10 @@ class FullDisk(io.FileIO):
     ("kind", "bodies"),
     [
         ("folder_of_files", {}),
-        ("one_archive", {"/pinned.tar.gz": archive(FILES | {"README": os.urandom(10_000)})}),
+        (
+            "one_archive",
+            {"/pinned.tar.gz": archive(FILES | {"README": os.urandom(10_000)})},
+        ),
         ("one_archive", {}),
     ],
     ids=["a file", "the archive", "unpacking"],
@@ -449,7 +549,10 @@ def test_a_full_disk(kind, bodies, request, cache, monkeypatch):
     request.getfixturevalue(kind).answers.update(bodies)
     monkeypatch.setattr(registry, "open", FullDisk, raising=False)
     message = refusal(cache)
-    assert f"could not be written to {cache} (No space left on device): it needs a folder" in message
+    assert (
+        f"could not be written to {cache} (No space left on device): it needs a folder"
+        in message
+    )
 
 
 @either
@@ -460,7 +563,9 @@ def test_a_folder_that_cannot_be_written(kind, request, cache, tmp_path):
     assert server.asked == []
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
 def test_a_folder_without_the_right_to_write(folder_of_files, cache):
     cache.mkdir(parents=True)
     cache.chmod(0o500)
@@ -473,11 +578,15 @@ def test_a_folder_without_the_right_to_write(folder_of_files, cache):
 # Interrupts and other processes
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has other signals")
+@pytest.mark.skipif(
+    not hasattr(signal, "pthread_kill"), reason="this system has other signals"
+)
 @either
 def test_an_interrupted_download_leaves_nothing(kind, request, cache):
-    """Control-C, or the button that interrupts a kernel, in the middle of a download."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
+    """Control-C, or the button that interrupts a kernel, in the middle of a
+    download."""
+    # who runs in the background ignores it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     server = request.getfixturevalue(kind)
     whole = server.answers
@@ -487,7 +596,13 @@ def test_an_interrupted_download_leaves_nothing(kind, request, cache):
             begin(handler, len(body))
             handler.wfile.write(body[: len(body) // 3])
             handler.wfile.flush()
-            wait_until(lambda: [path for path in cache.rglob("*") if path.is_file() and path.stat().st_size])
+            wait_until(
+                lambda: [
+                    path
+                    for path in cache.rglob("*")
+                    if path.is_file() and path.stat().st_size
+                ]
+            )
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
         return answer
@@ -496,7 +611,10 @@ def test_an_interrupted_download_leaves_nothing(kind, request, cache):
     server.answers = {**whole, last: interrupting(b"x" * 300_000)}
     with pytest.raises(KeyboardInterrupt) as caught:
         fetch("tiny")
-    assert str(caught.value) == "The download of tiny was interrupted; nothing of it was kept."
+    assert (
+        str(caught.value)
+        == "The download of tiny was interrupted; nothing of it was kept."
+    )
     assert list(cache.iterdir()) == []
     server.answers = whole
     assert holds(fetch("tiny")) == FILES
@@ -526,9 +644,19 @@ print(registry.fetch("tiny"))
 def start_fetch(server, manifest, cache):
     """A process of its own that fetches the set."""
     source = f"{server.address}/pinned.tar.gz"
-    environment = {key: value for key, value in os.environ.items() if key != "MTMM_DATA"}
+    environment = {
+        key: value for key, value in os.environ.items() if key != "MTMM_DATA"
+    }
     return subprocess.Popen(
-        [sys.executable, "-c", FETCH, registry.__file__, source, str(manifest), str(cache.parent)],
+        [
+            sys.executable,
+            "-c",
+            FETCH,
+            registry.__file__,
+            source,
+            str(manifest),
+            str(cache.parent),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -548,7 +676,9 @@ def test_a_killed_download_is_no_data_set(one_archive, cache, manifest):
     assert holds(fetch("tiny")) == FILES
 
 
-def test_processes_that_fetch_at_once_do_not_disturb_each_other(one_archive, cache, manifest):
+def test_processes_that_fetch_at_once_do_not_disturb_each_other(
+    one_archive, cache, manifest
+):
     together = threading.Barrier(2)
 
     def answer(handler):

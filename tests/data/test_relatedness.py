@@ -15,12 +15,16 @@ from mtmm_lib.data.files import data_file
 def test_all_pairs_have_the_cosine_asked_for(tasks, place, seed):
     lowest = -1 / (tasks - 1)
     cosine = lowest + place * (1 - lowest)
-    weights = related_tasks(cosine, tasks=tasks, samples=1, held_out=1, dim=8, seed=seed).weights
+    weights = related_tasks(
+        cosine, tasks=tasks, samples=1, held_out=1, dim=8, seed=seed
+    ).weights
     gram = (weights @ weights.T).numpy()
     np.testing.assert_allclose(gram, np.where(np.eye(tasks), 1.0, cosine), atol=1e-12)
 
 
-@pytest.mark.parametrize(("tasks", "cosine"), [(2, 1.0), (2, -1.0), (5, 1.0), (5, -0.25)])
+@pytest.mark.parametrize(
+    ("tasks", "cosine"), [(2, 1.0), (2, -1.0), (5, 1.0), (5, -0.25)]
+)
 def test_the_ends_of_the_dial(tasks, cosine):
     weights = related_tasks(cosine, tasks=tasks, samples=1, held_out=1).weights
     if cosine == 1:
@@ -51,7 +55,9 @@ def test_noise_has_the_variance_asked_for_and_inputs_are_white():
 def test_every_sample_has_the_label_of_one_task():
     truth = related_tasks(0.5, tasks=3, samples=(10, 20, 30), held_out=7)
     assert truth.names == ("task1", "task2", "task3")
-    for batch, sizes in zip(truth.splits, ([10, 20, 30], [7] * 3, [7] * 3), strict=True):
+    for batch, sizes in zip(
+        truth.splits, ([10, 20, 30], [7] * 3, [7] * 3), strict=True
+    ):
         labelled = torch.stack([~y.isnan() for y in batch.targets.values()])
         assert (labelled.sum(0) == 1).all()
         assert labelled.sum(1).tolist() == sizes
@@ -64,8 +70,12 @@ def test_a_seed_gives_the_same_data_and_another_one_others():
     a, b, c = (related_tasks(0.5, seed=s) for s in (3, 3, 4))
     assert a.weights.equal(b.weights) and not a.weights.equal(c.weights)
     for one, same, other in zip(a.splits, b.splits, c.splits, strict=True):
-        assert one.inputs["x"].equal(same.inputs["x"]) and not one.inputs["x"].equal(other.inputs["x"])
-        assert one.targets["task1"].nan_to_num().equal(same.targets["task1"].nan_to_num())
+        assert one.inputs["x"].equal(same.inputs["x"]) and not one.inputs["x"].equal(
+            other.inputs["x"]
+        )
+        assert (
+            one.targets["task1"].nan_to_num().equal(same.targets["task1"].nan_to_num())
+        )
 
 
 def test_the_dial_and_the_other_tasks_samples_leave_the_first_task_as_it_is():
@@ -78,16 +88,24 @@ def test_the_dial_and_the_other_tasks_samples_leave_the_first_task_as_it_is():
 
 
 def test_splits_share_no_input():
-    inputs = [{row.numpy().tobytes() for row in b.inputs["x"]} for b in related_tasks(0.0).splits]
+    inputs = [
+        {row.numpy().tobytes() for row in b.inputs["x"]}
+        for b in related_tasks(0.0).splits
+    ]
     assert sum(map(len, inputs)) == len(set.union(*inputs)) == 2 * (50 + 500 + 500)
 
 
 @pytest.mark.parametrize("cosine", [1.0, 0.5, 0.0, -1.0])
-def test_one_set_of_weights_for_both_tasks_is_off_by_half_of_one_minus_the_cosine(cosine):
-    """With ever more data the pooled fit tends to the mean of the weights, whose error is (1 − ρ) / 2."""
+def test_one_set_of_weights_for_both_tasks_is_off_by_half_of_one_minus_the_cosine(
+    cosine,
+):
+    """With ever more data the pooled fit tends to the mean of the weights, whose error
+    is (1 − ρ) / 2."""
     truth = related_tasks(cosine, samples=50_000, noise=0.1, dim=5)
     (x1, y1), (x2, y2) = (truth.samples(name) for name in truth.names)
-    pooled = torch.linalg.lstsq(torch.cat([x1, x2]), torch.cat([y1, y2]).unsqueeze(1)).solution[:, 0]
+    pooled = torch.linalg.lstsq(
+        torch.cat([x1, x2]), torch.cat([y1, y2]).unsqueeze(1)
+    ).solution[:, 0]
     error = (pooled - truth.weights[0]).square().sum().item()
     assert error == pytest.approx((1 - cosine) / 2, abs=0.03)
 
@@ -96,7 +114,10 @@ def test_one_set_of_weights_for_both_tasks_is_off_by_half_of_one_minus_the_cosin
     ("arguments", "message"),
     [
         (dict(cosine=1.1), "pairwise cosine from -1 to 1, got 1.1"),
-        (dict(cosine=-0.6, tasks=3), "3 tasks can have a pairwise cosine from -0.5 to 1"),
+        (
+            dict(cosine=-0.6, tasks=3),
+            "3 tasks can have a pairwise cosine from -0.5 to 1",
+        ),
         (dict(cosine=float("nan")), "pairwise cosine"),
         (dict(cosine=0.5, tasks=1), "at least two"),
         (dict(cosine=0.5, dim=1), "dimension of at least 2"),
@@ -122,7 +143,11 @@ def test_the_cards_table_is_what_its_code_prints(capsys):
     rows = [line for line in card.splitlines() if line.startswith("|")][2:]
     assert len(rows) == len(printed) == 7
     for row, line in zip(rows, printed, strict=True):
-        stated, found = (np.array(text.strip("| ").split("|"), float) for text in (row, line))
-        np.testing.assert_allclose(stated, found, atol=0.011)  # a last digit may round otherwise elsewhere
-    # Alone, least squares has the error σ² D / (n − D − 1); its mean over 200 seeds is known to 3 %.
+        stated, found = (
+            np.array(text.strip("| ").split("|"), float) for text in (row, line)
+        )
+        # a last digit may round otherwise elsewhere
+        np.testing.assert_allclose(stated, found, atol=0.011)
+    # Alone, least squares has the error σ² D / (n − D − 1); its mean over 200 seeds is
+    # known to 3 %.
     assert found[1] == pytest.approx(20 / 29, rel=0.09)

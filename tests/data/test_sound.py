@@ -1,4 +1,5 @@
-"""The log-mel front end against tones of known pitch and loudness; WAV files against what was written."""
+"""The log-mel front end against tones of known pitch and loudness; WAV files against
+what was written."""
 
 import wave
 
@@ -8,8 +9,12 @@ import pytest
 from mtmm_lib.data.fsdd import LOG_MEL
 from mtmm_lib.data.sound import LogMel, read_wav
 
-VOICES = LogMel(sample_rate=22_050, window=1536, hop=512, fft=2048, lowest=60.0, highest=8000.0)
-every_front_end = pytest.mark.parametrize("log_mel", [VOICES, LOG_MEL], ids=["22 kHz", "8 kHz"])
+VOICES = LogMel(
+    sample_rate=22_050, window=1536, hop=512, fft=2048, lowest=60.0, highest=8000.0
+)
+every_front_end = pytest.mark.parametrize(
+    "log_mel", [VOICES, LOG_MEL], ids=["22 kHz", "8 kHz"]
+)
 
 
 def tone(log_mel, hertz, seconds=0.5, amplitude=20_000):
@@ -24,16 +29,21 @@ def test_a_tone_is_loudest_in_the_band_whose_centre_is_nearest_in_mel(log_mel, h
     mel = 2595 * np.log10(1 + np.array([log_mel.lowest, log_mel.highest, hertz]) / 700)
     centres = np.linspace(*mel[:2], log_mel.bands + 2)[1:-1]
     levels = log_mel(tone(log_mel, hertz))
-    assert levels.dtype == np.uint8 and (levels.argmax(1) == np.abs(centres - mel[2]).argmin()).all()
+    assert (
+        levels.dtype == np.uint8
+        and (levels.argmax(1) == np.abs(centres - mel[2]).argmin()).all()
+    )
     assert levels.max() == log_mel.range_db / log_mel.step_db
 
 
 @every_front_end
 def test_half_the_amplitude_is_six_decibels_less(log_mel):
     loud = tone(log_mel, 1000, log_mel.window / log_mel.sample_rate)
-    gap = -2 * len(loud) % log_mel.hop + len(loud)  # so that the second tone fills a frame exactly
+    # so that the second tone fills a frame exactly
+    gap = -2 * len(loud) % log_mel.hop + len(loud)
     levels = log_mel(np.concatenate([loud, np.zeros(gap, np.int16), loud // 2]))
-    assert levels[0].max() == 120 and levels[-1].max() == 120 - 12  # steps of half a decibel
+    # steps of half a decibel
+    assert levels[0].max() == 120 and levels[-1].max() == 120 - 12
 
 
 @every_front_end
@@ -45,10 +55,15 @@ def test_loudness_makes_no_difference(log_mel, scale):
 
 @every_front_end
 def test_how_many_frames_there_are(log_mel):
-    noise = np.random.default_rng(0).integers(-300, 300, 10 * log_mel.window).astype(np.int16)
+    noise = (
+        np.random.default_rng(0)
+        .integers(-300, 300, 10 * log_mel.window)
+        .astype(np.int16)
+    )
     for size in (0, 1, log_mel.window - 1, log_mel.window):
         assert log_mel(noise[:size]).shape == (1, log_mel.bands)
-    assert len(log_mel(noise[: log_mel.window + 1])) == 2  # the last frame is filled up with silence
+    # the last frame is filled up with silence
+    assert len(log_mel(noise[: log_mel.window + 1])) == 2
     assert len(log_mel(noise[: log_mel.window + 3 * log_mel.hop])) == 4
 
 
@@ -76,5 +91,8 @@ def test_a_wav_file_is_read_back(tmp_path):
 @pytest.mark.parametrize(("channels", "width"), [(2, 2), (1, 1)])
 def test_another_kind_of_wav_file_is_refused(tmp_path, channels, width):
     write(tmp_path / "a.wav", np.zeros(8, np.uint8), channels, width)
-    with pytest.raises(ValueError, match=f"a.wav has {channels} channels of {8 * width} bits, expected one"):
+    with pytest.raises(
+        ValueError,
+        match=f"a.wav has {channels} channels of {8 * width} bits, expected one",
+    ):
         read_wav(tmp_path / "a.wav")

@@ -1,4 +1,5 @@
-"""Talking Digits: splits without leakage, knobs that turn one thing only, a file that its recipe makes."""
+"""Talking Digits: splits without leakage, knobs that turn one thing only, a file that
+its recipe makes."""
 
 import importlib.util
 import json
@@ -14,7 +15,13 @@ from sklearn.datasets import load_digits
 
 from mtmm_lib.data import Splits, talking_digits
 from mtmm_lib.data.files import data_file
-from mtmm_lib.data.talking_digits import CLASSES, MODALITIES, TASKS, TEXT_LENGTH, VOCABULARY
+from mtmm_lib.data.talking_digits import (
+    CLASSES,
+    MODALITIES,
+    TASKS,
+    TEXT_LENGTH,
+    VOCABULARY,
+)
 from mtmm_lib.data.text import decode
 
 ALL = dict(modalities=MODALITIES)
@@ -29,7 +36,9 @@ def stored():
 
 @pytest.fixture(scope="module")
 def make():
-    spec = importlib.util.spec_from_file_location("make", data_file("talking_digits", "make.py"))
+    spec = importlib.util.spec_from_file_location(
+        "make", data_file("talking_digits", "make.py")
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -46,14 +55,20 @@ def same(a, b):
         else x.equal(y)
         for one, other in zip(a, b, strict=True)
         for group in ("inputs", "targets", "present", "lengths")
-        for x, y in zip(getattr(one, group).values(), getattr(other, group).values(), strict=True)
+        for x, y in zip(
+            getattr(one, group).values(), getattr(other, group).values(), strict=True
+        )
     )
 
 
 def clip_numbers(batch, stored):
-    """Which clip of the file each sample holds: recomputed from the file, not asked from the loader."""
+    """Which clip of the file each sample holds: recomputed from the file, not asked
+    from the loader."""
     levels = stored["log_mel"].astype(np.float32) * np.float32(0.5)
-    number = {row.tobytes(): i for i, row in enumerate((levels - levels.mean()) / levels.std())}
+    number = {
+        row.tobytes(): i
+        for i, row in enumerate((levels - levels.mean()) / levels.std())
+    }
     return np.array([number[row] for row in rows(batch.inputs["audio"])])
 
 
@@ -73,7 +88,10 @@ def test_no_image_no_clip_and_no_speaker_is_in_two_splits(seed, stored):
 @seeds
 def test_pairs_agree_with_the_sources(seed, stored):
     digits = load_digits()
-    number = {(image / 16).astype(np.float32).tobytes(): i for i, image in enumerate(digits.images)}
+    number = {
+        (image / 16).astype(np.float32).tobytes(): i
+        for i, image in enumerate(digits.images)
+    }
     ink = digits.images.mean((1, 2))
     ink = (ink - ink.mean()) / ink.std()
     for batch in talking_digits(seed=seed, **ALL):
@@ -85,7 +103,10 @@ def test_pairs_agree_with_the_sources(seed, stored):
         np.testing.assert_allclose(batch.targets["ink"].numpy(), ink[image], atol=1e-4)
         assert (batch.lengths["audio"].numpy() == stored["frames"][clip]).all()
         for ids, length, digit in zip(
-            batch.inputs["text"], batch.lengths["text"], batch.targets["digit"].tolist(), strict=True
+            batch.inputs["text"],
+            batch.lengths["text"],
+            batch.targets["digit"].tolist(),
+            strict=True,
         ):
             words = decode(ids, VOCABULARY).split()
             assert len(words) == length and (ids[length:] == 0).all()
@@ -119,12 +140,20 @@ def test_silence_follows_the_clip():
 
 
 def test_audio_is_standardised():
-    audio = torch.cat([b.inputs["audio"] for seed in range(3) for b in talking_digits(seed=seed)])
+    audio = torch.cat(
+        [b.inputs["audio"] for seed in range(3) for b in talking_digits(seed=seed)]
+    )
     assert abs(audio.mean()) < 0.03 and abs(audio.std() - 1) < 0.03
 
 
 def test_a_seed_gives_the_same_splits_and_another_one_others():
-    knobs = dict(image_noise=0.3, audio_noise=1.0, missing={"audio": 0.3}, labels_per_class=5, **ALL)
+    knobs = dict(
+        image_noise=0.3,
+        audio_noise=1.0,
+        missing={"audio": 0.3},
+        labels_per_class=5,
+        **ALL,
+    )
     assert same(talking_digits(seed=4, **knobs), talking_digits(seed=4, **knobs))
     assert not same(talking_digits(seed=4, **knobs), talking_digits(seed=5, **knobs))
 
@@ -132,11 +161,17 @@ def test_a_seed_gives_the_same_splits_and_another_one_others():
 def test_the_process_does_not_matter():
     code = (
         "import hashlib, torch; from mtmm_lib.data import talking_digits\n"
-        "s = talking_digits(seed=1, image_noise=.2, missing={'audio': .5}, labels_per_class=3)\n"
-        "parts = [v for b in s for g in (b.inputs, b.targets, b.present) for v in g.values()]\n"
-        "print(hashlib.sha256(b''.join(v.numpy().tobytes() for v in parts)).hexdigest())"
+        "s = talking_digits(seed=1, image_noise=.2, missing={'audio': .5}, "
+        "labels_per_class=3)\n"
+        "parts = [v for b in s for g in (b.inputs, b.targets, b.present) for v in "
+        "g.values()]\n"
+        "print(hashlib.sha256(b''.join(v.numpy().tobytes() for v in "
+        "parts)).hexdigest())"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(2)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        for _ in range(2)
+    ]
     assert runs[0].stdout and runs[0].stdout == runs[1].stdout, runs[0].stderr
 
 
@@ -144,7 +179,11 @@ def test_what_a_caller_changes_does_not_reach_the_next_one():
     before = talking_digits(seed=0, **ALL)
     spoiled = talking_digits(seed=0, **ALL)
     for batch in spoiled:
-        for tensor in (*batch.inputs.values(), *batch.targets.values(), *batch.lengths.values()):
+        for tensor in (
+            *batch.inputs.values(),
+            *batch.targets.values(),
+            *batch.lengths.values(),
+        ):
             tensor.zero_()
     assert same(before, talking_digits(seed=0, **ALL))
 
@@ -152,28 +191,43 @@ def test_what_a_caller_changes_does_not_reach_the_next_one():
 def test_every_knob_turns_one_thing_only():
     plain = talking_digits(seed=2, **ALL)
     few = talking_digits(seed=2, labels_per_class=5, **ALL)
-    assert all(a.inputs[m].equal(b.inputs[m]) for a, b in zip(plain, few, strict=True) for m in MODALITIES)
+    assert all(
+        a.inputs[m].equal(b.inputs[m])
+        for a, b in zip(plain, few, strict=True)
+        for m in MODALITIES
+    )
     noisy = talking_digits(seed=2, image_noise=0.5, missing={"text": 0.5}, **ALL)
     for a, b in zip(plain, noisy, strict=True):
         assert a.inputs["audio"].equal(b.inputs["audio"])
         assert a.inputs["text"][b.mask("text")].equal(b.inputs["text"][b.mask("text")])
         assert all(a.targets[task].equal(b.targets[task]) for task in TASKS)
     two = talking_digits(seed=2, tasks=("ink", "digit"), modalities=("audio",))
-    assert list(two.train.targets) == ["ink", "digit"] and list(two.train.inputs) == ["audio"]
+    assert list(two.train.targets) == ["ink", "digit"] and list(two.train.inputs) == [
+        "audio"
+    ]
     assert two.test.inputs["audio"].equal(plain.test.inputs["audio"])
 
 
 @pytest.mark.parametrize("name", ["image", "audio"])
 def test_noise_has_the_deviation_asked_for_and_differs_between_splits(name):
-    clean, noisy = talking_digits(seed=1), talking_digits(seed=1, **{f"{name}_noise": 0.7})
-    noises = [(b.inputs[name] - a.inputs[name]).flatten() for a, b in zip(clean, noisy, strict=True)]
+    clean, noisy = (
+        talking_digits(seed=1),
+        talking_digits(seed=1, **{f"{name}_noise": 0.7}),
+    )
+    noises = [
+        (b.inputs[name] - a.inputs[name]).flatten()
+        for a, b in zip(clean, noisy, strict=True)
+    ]
     for noise in noises:
         # A standard deviation over n numbers is known to 1 / sqrt(2n) of itself.
         assert abs(noise.std() / 0.7 - 1) < 5 / (2 * len(noise)) ** 0.5
         assert abs(noise.mean()) < 5 * 0.7 / len(noise) ** 0.5
     n = min(map(len, noises))
     for i, j in ((0, 1), (0, 2), (1, 2)):
-        assert abs(torch.corrcoef(torch.stack([noises[i][:n], noises[j][:n]]))[0, 1]) < 5 / n**0.5
+        assert (
+            abs(torch.corrcoef(torch.stack([noises[i][:n], noises[j][:n]]))[0, 1])
+            < 5 / n**0.5
+        )
     twice = talking_digits(seed=1, **{f"{name}_noise": 1.4})
     torch.testing.assert_close(
         twice.test.inputs[name] - clean.test.inputs[name],
@@ -195,15 +249,26 @@ def test_labels_per_class_as_a_number_keeps_whole_samples():
     for task in TASKS:
         expected = keep & labelled(full.train.targets[task])
         assert labelled(splits.train.targets[task]).equal(expected)
-        assert splits.train.targets[task][expected].equal(full.train.targets[task][expected])
+        assert splits.train.targets[task][expected].equal(
+            full.train.targets[task][expected]
+        )
         assert splits.valid.targets[task].equal(full.valid.targets[task])
         assert splits.test.targets[task].equal(full.test.targets[task])
 
 
 def test_labels_per_class_as_a_dict_is_per_task_and_nested():
-    few, more = (talking_digits(labels_per_class={"digit": n, "accent": n, "ink": n}).train for n in (2, 7))
-    assert few.targets["digit"][labelled(few.targets["digit"])].bincount().tolist() == [2] * 10
-    assert few.targets["accent"][labelled(few.targets["accent"])].bincount().tolist() == [2] * 7
+    few, more = (
+        talking_digits(labels_per_class={"digit": n, "accent": n, "ink": n}).train
+        for n in (2, 7)
+    )
+    assert (
+        few.targets["digit"][labelled(few.targets["digit"])].bincount().tolist()
+        == [2] * 10
+    )
+    assert (
+        few.targets["accent"][labelled(few.targets["accent"])].bincount().tolist()
+        == [2] * 7
+    )
     assert labelled(few.targets["ink"]).equal(labelled(few.targets["digit"]))
     assert labelled(few.targets["parity"]).all()
     for task in ("digit", "accent", "ink"):
@@ -246,7 +311,10 @@ def test_missing_is_redrawn_by_the_seed_and_hides_noise_too():
         (dict(missing={"audio": 0.7, "image": 0.7}), "sum of at most 1"),
         (dict(missing={"audio": -0.1}), r"rates in \[0, 1\]"),
         (dict(modalities=("image",), missing={"image": 0.1}), "sum of at most 0"),
-        (dict(labels_per_class={"ink": 3}, tasks=("digit",)), "labels_per_class: unknown .'ink'."),
+        (
+            dict(labels_per_class={"ink": 3}, tasks=("digit",)),
+            "labels_per_class: unknown .'ink'.",
+        ),
         (dict(labels_per_class=-1), "labels_per_class needs numbers >= 0"),
         (dict(image_noise=-1.0), "noise needs to be >= 0"),
     ],
@@ -260,12 +328,17 @@ def test_the_card_counts_what_is_in_the_file(stored):
     recipe = json.loads(stored["recipe"].item())
     names = [*recipe["accents"], "either of two"]
     counts = np.zeros((8, 10), int)
-    np.add.at(counts, (np.where(stored["accent"] < 0, 7, stored["accent"]), stored["digit"]), 1)
+    np.add.at(
+        counts,
+        (np.where(stored["accent"] < 0, 7, stored["accent"]), stored["digit"]),
+        1,
+    )
     card = data_file("talking_digits", "CARD.md").read_text(encoding="utf-8")
     table = {
         cells[0]: [int(c) for c in cells[1:]]
         for line in card.splitlines()
-        if len(cells := [c.strip() for c in line.strip("|").split("|")]) == 12 and cells[1].isdigit()
+        if len(cells := [c.strip() for c in line.strip("|").split("|")]) == 12
+        and cells[1].isdigit()
     }
     assert table == {
         **{name: [*row, row.sum()] for name, row in zip(names, counts, strict=True)},
@@ -289,7 +362,12 @@ def test_all_clips_of_the_file_differ(stored):
 
 def test_names_agree_with_the_recipe(stored):
     recipe = json.loads(stored["recipe"].item())
-    for task, key in (("digit", "words"), ("accent", "accents"), ("rate", "rates"), ("pitch", "pitches")):
+    for task, key in (
+        ("digit", "words"),
+        ("accent", "accents"),
+        ("rate", "rates"),
+        ("pitch", "pitches"),
+    ):
         assert CLASSES[task] == tuple(recipe[key])
 
 

@@ -1,4 +1,5 @@
-"""UD English EWT: a reader of CoNLL-U, splits by document, numbers that say what the sentences say."""
+"""UD English EWT: a reader of CoNLL-U, splits by document, numbers that say what the
+sentences say."""
 
 import os
 
@@ -9,10 +10,17 @@ from mtmm_lib.data import ud_english_ewt
 from mtmm_lib.data.files import data_file
 from mtmm_lib.data.registry import fetch
 from mtmm_lib.data.text import UNKNOWN, decode
-from mtmm_lib.data.ud_english import GENRES, RELATIONS, UPOS, ParsedSentence, read_conllu
+from mtmm_lib.data.ud_english import (
+    GENRES,
+    RELATIONS,
+    UPOS,
+    ParsedSentence,
+    read_conllu,
+)
 
 needs_the_real_set = pytest.mark.skipif(
-    not os.environ.get("MTMM_DATA"), reason="MTMM_DATA names no folder with the real sets"
+    not os.environ.get("MTMM_DATA"),
+    reason="MTMM_DATA names no folder with the real sets",
 )
 
 
@@ -21,7 +29,9 @@ def line(number, word, upos="_", head="_", relation="_"):
 
 
 def block(name, rows):
-    return "\n".join(["# newdoc id = x", f"# sent_id = {name}", "# text = a = b", *rows, "", ""])
+    return "\n".join(
+        ["# newdoc id = x", f"# sent_id = {name}", "# text = a = b", *rows, "", ""]
+    )
 
 
 ROWS = [
@@ -46,9 +56,14 @@ SENTENCE = ParsedSentence(
 def test_multiword_tokens_and_empty_nodes_are_passed_over(tmp_path, end):
     path = tmp_path / "x.conllu"
     second = block("email-z-0001", [line(1, "Hi", "INTJ", 0, "root")])
-    path.write_text(block("weblog-a-b-0001", ROWS) + second.rstrip("\n") + end, encoding="utf-8")
+    path.write_text(
+        block("weblog-a-b-0001", ROWS) + second.rstrip("\n") + end, encoding="utf-8"
+    )
     sentences = read_conllu(path)
-    assert sentences == [SENTENCE, ParsedSentence(("Hi",), ("INTJ",), (0,), ("root",), "email-z-0001")]
+    assert sentences == [
+        SENTENCE,
+        ParsedSentence(("Hi",), ("INTJ",), (0,), ("root",), "email-z-0001"),
+    ]
     assert (sentences[0].document, sentences[0].genre) == ("weblog-a-b", "weblog")
 
 
@@ -56,7 +71,10 @@ def test_multiword_tokens_and_empty_nodes_are_passed_over(tmp_path, end):
     ("rows", "message"),
     [
         (["1\tone\ttwo"], "x.conllu, line 4: expected ten columns, got 3"),
-        ([line(1, "a", "X", 0, "root"), line(3, "b", "X", 1, "dep")], "line 5: expected word 2, got '3'"),
+        (
+            [line(1, "a", "X", 0, "root"), line(3, "b", "X", 1, "dep")],
+            "line 5: expected word 2, got '3'",
+        ),
         ([line(0, "a", "X", 0, "root")], "line 4: expected word 1, got '0'"),
     ],
 )
@@ -78,7 +96,10 @@ def made_up(stand_in):
                     texts.append(block(f"{genre}-{name}{d}-{s:04}", rows))
         return "".join(texts).encode()
 
-    files = {"en_ewt-ud-dev.conllu": part("dev", 10, 3), "en_ewt-ud-test.conllu": part("test", 2, 1)}
+    files = {
+        "en_ewt-ud-dev.conllu": part("dev", 10, 3),
+        "en_ewt-ud-test.conllu": part("test", 2, 1),
+    }
     return stand_in("ud_english_ewt", files | {"LICENSE.txt": b"CC BY-SA"})
 
 
@@ -96,14 +117,23 @@ def numbers_agree(corpus):
         ids, targets = batch.inputs["text"], batch.targets
         for i, s in enumerate(part):
             n = len(s.words)
-            known = [w.lower() if w.lower() in corpus.vocabulary else UNKNOWN for w in s.words]
-            assert decode(ids[i], corpus.vocabulary).split() == known and batch.lengths["text"][i] == n
+            known = [
+                w.lower() if w.lower() in corpus.vocabulary else UNKNOWN
+                for w in s.words
+            ]
+            assert (
+                decode(ids[i], corpus.vocabulary).split() == known
+                and batch.lengths["text"][i] == n
+            )
             assert [UPOS[k] for k in targets["upos"][i, :n]] == list(s.upos)
             assert targets["head"][i, :n].tolist() == list(s.heads)
             assert [RELATIONS[k] for k in targets["relation"][i, :n]] == [
                 r.split(":")[0] for r in s.relations
             ]
-            assert all((targets[task][i, n:] == -1).all() for task in ("upos", "head", "relation"))
+            assert all(
+                (targets[task][i, n:] == -1).all()
+                for task in ("upos", "head", "relation")
+            )
             assert GENRES[targets["genre"][i]] == s.genre
 
 
@@ -123,15 +153,24 @@ def test_a_seed_gives_the_same_split_and_another_one_another(made_up):
 def test_the_real_set_has_the_counts_of_its_card():
     card = data_file("ud_english_ewt", "CARD.md").read_text(encoding="utf-8")
     folder = fetch("ud_english_ewt")
-    parts = [read_conllu(folder / f"en_ewt-ud-{part}.conllu") for part in ("dev", "test")]
+    parts = [
+        read_conllu(folder / f"en_ewt-ud-{part}.conllu") for part in ("dev", "test")
+    ]
 
     def counts(genre):
         for part in parts:
             mine = [s for s in part if genre in ("all", s.genre)]
-            yield from (len({s.document for s in mine}), len(mine), sum(len(s.words) for s in mine))
+            yield from (
+                len({s.document for s in mine}),
+                len(mine),
+                sum(len(s.words) for s in mine),
+            )
 
     for genre in (*GENRES, "all"):
-        assert f"| {genre} | " + " | ".join(f"{count:,}" for count in counts(genre)) + " |" in card
+        assert (
+            f"| {genre} | " + " | ".join(f"{count:,}" for count in counts(genre)) + " |"
+            in card
+        )
     everything = parts[0] + parts[1]
     assert len({s.id for s in everything}) == len(everything)
     assert {tag for s in everything for tag in s.upos} == set(UPOS)
@@ -139,9 +178,14 @@ def test_the_real_set_has_the_counts_of_its_card():
     assert relations < set(RELATIONS) and (len(relations), len(RELATIONS)) == (36, 37)
     assert max(len(s.words) for s in everything) == 81
     text = "".join(
-        (folder / f"en_ewt-ud-{part}.conllu").read_text(encoding="utf-8") for part in ("dev", "test")
+        (folder / f"en_ewt-ud-{part}.conllu").read_text(encoding="utf-8")
+        for part in ("dev", "test")
     )
-    documents = {row.split(" = ")[1] for row in text.splitlines() if row.startswith("# newdoc id")}
+    documents = {
+        row.split(" = ")[1]
+        for row in text.splitlines()
+        if row.startswith("# newdoc id")
+    }
     assert documents == {s.document for s in everything}
     first = [row.split("\t")[0] for row in text.splitlines() if row and row[0] != "#"]
     assert (sum("-" in x for x in first), sum("." in x for x in first)) == (713, 6)
@@ -174,7 +218,11 @@ def test_real_numbers_say_what_the_sentences_say():
 def test_the_sizes_that_the_card_and_the_docstring_state():
     for seed in range(8):
         train, valid, test = ud_english_ewt(seed=seed).sentences
-        assert 280 < len(valid) < 540 and len(train) + len(valid) == 2001 and len(test) == 2077
+        assert (
+            280 < len(valid) < 540
+            and len(train) + len(valid) == 2001
+            and len(test) == 2077
+        )
 
 
 @needs_the_real_set
@@ -182,7 +230,9 @@ def test_the_cards_row_is_what_its_code_prints(capsys):
     card = data_file("ud_english_ewt", "CARD.md").read_text(encoding="utf-8")
     exec(card.split("```python")[1].split("```")[0], {})
     printed = capsys.readouterr().out.strip()
-    row = next(row for row in card.splitlines() if row.count("|") == 4 and row[2].isdigit())
+    row = next(
+        row for row in card.splitlines() if row.count("|") == 4 and row[2].isdigit()
+    )
     np.testing.assert_allclose(
         *(np.array(r.strip("| ").split("|"), float) for r in (row, printed)), atol=0.11
     )

@@ -1,4 +1,5 @@
-"""A lesson that uses everything once, run in a kernel of its own; and a browser to look at it."""
+"""A lesson that uses everything once, run in a kernel of its own; and a browser to look
+at it."""
 
 import os
 import shutil
@@ -24,11 +25,14 @@ def draw(a, b=0, c=True):
     return fig
 explore(draw, alt="a {a}", a=[1, 2, 3], labels={"a": "first"})
 """,
-    "explore two": 'explore(draw, alt="a {a}, b {b}", a=[1, 2, 3], b=[4, 5], start={"a": 1})',
+    "explore two": 'explore(draw, alt="a {a}, b {b}", a=[1, 2, 3], b=[4, 5], '
+    'start={"a": 1})',
     "explore three": (
-        'explore(draw, alt=lambda a, b, c: f"a {a}, b {b}, c {c}", a=[1, 2], b=[4, 5, 6], c=[False, True])'
+        'explore(draw, alt=lambda a, b, c: f"a {a}, b {b}, c {c}", a=[1, 2], b=[4, '
+        "5, 6], c=[False, True])"
     ),
-    "claim": 'claim("Two is <b>more</b> than one", at_least(2, 1), supports="A1", verdict="refuted")',
+    "claim": 'claim("Two is <b>more</b> than one", at_least(2, 1), supports="A1", '
+    'verdict="refuted")',
     "check": """
 def four(x):
     ...
@@ -49,27 +53,37 @@ def notebook() -> dict:
     lesson = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in CELLS.values()]
     )
-    NotebookClient(lesson, timeout=120, kernel_name="python3").execute(env=dict(os.environ, MTMM_SEED="3"))
+    NotebookClient(lesson, timeout=120, kernel_name="python3").execute(
+        env=dict(os.environ, MTMM_SEED="3")
+    )
     return lesson
 
 
 @pytest.fixture(scope="session")
 def outputs(notebook: dict) -> dict[str, list[dict]]:
     """The outputs of each cell."""
-    return {name: cell["outputs"] for name, cell in zip(CELLS, notebook["cells"], strict=True)}
+    return {
+        name: cell["outputs"]
+        for name, cell in zip(CELLS, notebook["cells"], strict=True)
+    }
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator:
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if path is None:
         pytest.skip("no Chromium on this machine")
     quiet = ["background-networking", "component-update", "sync", "gpu"]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", *(f"--disable-{what}" for what in quiet)]
+            executable_path=path,
+            args=["--no-sandbox", *(f"--disable-{what}" for what in quiet)],
         )
         yield chromium
         chromium.close()

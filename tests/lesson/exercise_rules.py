@@ -21,7 +21,8 @@ from mtmm_lib.lesson.exercises import judge
 
 @dataclass
 class Exercise:
-    """One exercise: its stub and check (a code cell), its solution, and what the chapter defines above it."""
+    """One exercise: its stub and check (a code cell), its solution, and what the
+    chapter defines above it."""
 
     id: str
     stubs: list[ast.Module] = field(default_factory=list)
@@ -46,7 +47,8 @@ def blocks(text: str) -> Iterator[tuple[str, str, dict[str, str], str]]:
 
 
 def exercises(source: str) -> dict[str, Exercise]:
-    """The exercises of a chapter by id; a piece without its exercise makes one too, so that it is seen."""
+    """The exercises of a chapter by id; a piece without its exercise makes one too, so
+    that it is seen."""
     found: dict[str, Exercise] = {}
     above: list[ast.stmt] = []
     for name, argument, options, body in blocks(source):
@@ -62,21 +64,33 @@ def exercises(source: str) -> dict[str, Exercise]:
             above += [
                 s
                 for s in cell.body
-                if isinstance(s, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))
+                if isinstance(
+                    s, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+                )
             ]
         elif name == "solution":
             exercise = found.setdefault(argument, Exercise(argument))
-            code = [t.content for t in MarkdownIt().parse(body) if t.type == "fence" and t.info == "python"]
+            code = [
+                t.content
+                for t in MarkdownIt().parse(body)
+                if t.type == "fence" and t.info == "python"
+            ]
             exercise.solutions.append("\n".join(code))
             exercise.collapsed &= options.get("class") == "dropdown"
     return found
 
 
 def problems(
-    source: str, mistakes: Mapping[str, Mapping[str, str]], checks: Mapping[str, Callable[[Any], None]]
+    source: str,
+    mistakes: Mapping[str, Mapping[str, str]],
+    checks: Mapping[str, Callable[[Any], None]],
 ) -> Iterator[str]:
     """What is wrong with the exercises of one chapter, each problem in a sentence."""
-    labels = [options.get("label") for name, _, options, _ in blocks(source) if name == "exercise"]
+    labels = [
+        options.get("label")
+        for name, _, options, _ in blocks(source)
+        if name == "exercise"
+    ]
     found = exercises(source)
     for id in set(mistakes) - set(found):
         yield f"{id}: mistakes are listed, but the chapter has no such exercise"
@@ -111,7 +125,10 @@ def _judged(exercise: Exercise, mistakes: Mapping[str, str]) -> Iterator[str]:
         elif part not in made.hint:
             yield f"{id}: the mistake {part!r} gets another hint: {made.hint}"
         elif made.hint in hints:
-            yield f"{id}: the mistakes {hints[made.hint]!r} and {part!r} get the same hint"
+            yield (
+                f"{id}: the mistakes {hints[made.hint]!r} and {part!r} get the "
+                "same hint"
+            )
         hints[made.hint] = part
 
 
@@ -132,7 +149,10 @@ def feedback(exercise: Exercise, answer: str = ""):
         tree = ast.parse(answer, file)
         tree.body = [s for s in tree.body if not list(_calls(s))]
         _run(tree, names, file)
-    return judge(exercise.id, eval(compile(ast.Expression(call.args[1]), "<the check>", "eval"), names))
+    return judge(
+        exercise.id,
+        eval(compile(ast.Expression(call.args[1]), "<the check>", "eval"), names),
+    )
 
 
 def _run(tree: ast.Module, names: dict[str, Any], file: str = "<the chapter>") -> None:
@@ -143,7 +163,8 @@ def _calls(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Call)
-            and "check" in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))
+            and "check"
+            in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))
             and len(node.args) == 2
             and isinstance(node.args[0], ast.Constant)
             and isinstance(node.args[0].value, str)

@@ -9,9 +9,12 @@ UP, DOWN, NOISE = Gain(5, 1, 10), Gain(-5, 1, 10), Gain(0.5, 1, 10)
 
 
 @pytest.mark.parametrize(
-    "result", [UP, DOWN.below(), NOISE.within(3), at_least(2, 1), at_most(1, 2), Bound(1, 0, 2)]
+    "result",
+    [UP, DOWN.below(), NOISE.within(3), at_least(2, 1), at_most(1, 2), Bound(1, 0, 2)],
 )
-@pytest.mark.parametrize("about", [{}, {"supports": "A2"}, {"supports": "A1", "verdict": "refuted"}])
+@pytest.mark.parametrize(
+    "about", [{}, {"supports": "A2"}, {"supports": "A1", "verdict": "refuted"}]
+)
 def test_what_holds_passes(result, about, capsys) -> None:
     claim("It is so", result, **about)
     shown = capsys.readouterr().out
@@ -19,7 +22,9 @@ def test_what_holds_passes(result, about, capsys) -> None:
     assert about.get("verdict", "") in shown
 
 
-@pytest.mark.parametrize("result", [DOWN, UP.below(), NOISE, NOISE.within(1), at_least(1, 2), at_most(2, 1)])
+@pytest.mark.parametrize(
+    "result", [DOWN, UP.below(), NOISE, NOISE.within(1), at_least(1, 2), at_most(2, 1)]
+)
 @pytest.mark.parametrize("verdict", ["supported", "refuted"])
 def test_what_does_not_hold_raises_and_says_why(result, verdict: str, capsys) -> None:
     with pytest.raises(ClaimError) as raised:
@@ -61,4 +66,6 @@ def test_the_rest_of_what_a_claim_needs() -> None:
 
 def test_the_labels_are_those_of_the_article() -> None:
     counts = {"A": 6, "C": 7, "F": 7, "S": 12, "D": 5}
-    assert list(STATEMENTS) == [f"{letter}{i}" for letter, n in counts.items() for i in range(1, n + 1)]
+    assert list(STATEMENTS) == [
+        f"{letter}{i}" for letter, n in counts.items() for i in range(1, n + 1)
+    ]

@@ -49,19 +49,24 @@ class Example:
 
 def test_source_shows_classes_and_methods(capsys) -> None:
     source(Example.double)
-    assert capsys.readouterr().out == "def double(self, x):\n    return 2 * x  # a comment stays\n"
+    assert (
+        capsys.readouterr().out
+        == "def double(self, x):\n    return 2 * x  # a comment stays\n"
+    )
     source(Example.double, doc=True)
     assert '"""Twice x."""' in capsys.readouterr().out
     source(Example)
     shown = capsys.readouterr().out
-    assert "Says something" not in shown and "Twice" not in shown and "Only words" in shown
+    assert (
+        "Says something" not in shown and "Twice" not in shown and "Only words" in shown
+    )
     with pytest.raises(TypeError):
         source(len)
 
 
 def test_source_is_highlighted_and_escaped(outputs) -> None:
     (output,) = outputs["source"]
-    assert "<span" in output["data"]["text/html"] and "-&gt;" in output["data"]["text/html"].replace(
-        "</span>", ""
-    )
+    assert "<span" in output["data"]["text/html"] and "-&gt;" in output["data"][
+        "text/html"
+    ].replace("</span>", "")
     assert output["data"]["text/plain"].startswith("def at_least(")

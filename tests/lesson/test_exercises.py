@@ -1,4 +1,5 @@
-"""Every exercise: the stub does not pass, the solution does, each typical mistake gets its own hint."""
+"""Every exercise: the stub does not pass, the solution does, each typical mistake gets
+its own hint."""
 
 import runpy
 from pathlib import Path
@@ -17,7 +18,12 @@ CHAPTERS = sorted(ROOT.glob("chapters/src/[0-9]*.md"))
 def test_exercises_of(chapter: Path) -> None:
     listed = Path(__file__).parent / "mistakes" / f"ch{chapter.name[:2]}.py"
     mistakes = runpy.run_path(str(listed))["MISTAKES"] if listed.exists() else {}
-    assert list(problems(chapter.read_text(encoding="utf-8"), mistakes, exercises.checks())) == []
+    assert (
+        list(
+            problems(chapter.read_text(encoding="utf-8"), mistakes, exercises.checks())
+        )
+        == []
+    )
 
 
 PLANTED = """
@@ -95,15 +101,31 @@ def test_a_whole_exercise_has_no_problem(checks) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("```{exercise} Four times\n:label: planted\n", "```{note}\n", "needs one {exercise}"),
+        (
+            "```{exercise} Four times\n:label: planted\n",
+            "```{note}\n",
+            "needs one {exercise}",
+        ),
         ('check("planted", four)', "", "needs one code cell"),
-        ('check("planted", four)', 'check("other", four)', "other: it needs one {exercise}"),
+        (
+            'check("planted", four)',
+            'check("other", four)',
+            "other: it needs one {exercise}",
+        ),
         ("```{solution} planted", "```{note}", "needs one {solution}"),
         ("```python", "```text", "needs one {solution}"),
         (":class: dropdown", "", "needs :class: dropdown"),
         ("    ...\n", "    return 4 * x\n", "the stub passes"),
-        ("return twice(twice(x))", "return twice(x)", "the solution does not pass: Not four times."),
-        ("return twice(twice(x))", "return big", "the solution does not pass: Your code stopped at line 2"),
+        (
+            "return twice(twice(x))",
+            "return twice(x)",
+            "the solution does not pass: Not four times.",
+        ),
+        (
+            "return twice(twice(x))",
+            "return big",
+            "the solution does not pass: Your code stopped at line 2",
+        ),
     ],
 )
 def test_a_broken_exercise_is_found(checks, old: str, new: str, problem: str) -> None:
@@ -117,16 +139,29 @@ def test_a_broken_exercise_is_found(checks, old: str, new: str, problem: str) ->
     [
         ({}, "no typical mistakes"),
         ({"square": "def four(x):\n    return 4 * x"}, "passes"),
-        ({"cube": "def four(x):\n    return x ** 2"}, "gets another hint: That is the square."),
         (
-            {"the square": MISTAKES["planted"]["square"], "square": MISTAKES["planted"]["square"]},
+            {"cube": "def four(x):\n    return x ** 2"},
+            "gets another hint: That is the square.",
+        ),
+        (
+            {
+                "the square": MISTAKES["planted"]["square"],
+                "square": MISTAKES["planted"]["square"],
+            },
             "the same hint",
         ),
     ],
 )
-def test_broken_mistakes_are_found(checks, mistakes: dict[str, str], problem: str) -> None:
-    assert any(problem in found for found in problems(PLANTED, {"planted": mistakes}, checks))
-    assert any("no such exercise" in found for found in problems("", {"planted": mistakes}, checks))
+def test_broken_mistakes_are_found(
+    checks, mistakes: dict[str, str], problem: str
+) -> None:
+    assert any(
+        problem in found for found in problems(PLANTED, {"planted": mistakes}, checks)
+    )
+    assert any(
+        "no such exercise" in found
+        for found in problems("", {"planted": mistakes}, checks)
+    )
 
 
 def test_an_exercise_without_a_check_is_found(checks) -> None:
@@ -159,7 +194,9 @@ class TestJudge:
 
         assert "stub" in exercises.judge("planted", four).hint
 
-    @pytest.mark.parametrize("answer", [3, "four", torch.zeros(2), torch.nn.Linear(2, 2), int])
+    @pytest.mark.parametrize(
+        "answer", [3, "four", torch.zeros(2), torch.nn.Linear(2, 2), int]
+    )
     def test_another_kind_of_answer(self, checks, answer) -> None:
         feedback = exercises.judge("planted", answer)
         assert not feedback.passed and feedback.hint

@@ -1,4 +1,5 @@
-"""Explorers: each control leads to its frame, in Python by following the links, and in the browser."""
+"""Explorers: each control leads to its frame, in Python by following the links, and in
+the browser."""
 
 import re
 import sys
@@ -38,35 +39,52 @@ def shown(explorer) -> str:
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_point_is_reached_by_its_links(grid, monkeypatch) -> None:
     links = []
-    monkeypatch.setattr(ipywidgets, "jslink", lambda source, target: links.append((source, target)))
+    monkeypatch.setattr(
+        ipywidgets, "jslink", lambda source, target: links.append((source, target))
+    )
     widget = explore(draw, alt=describe, **grid)
     for indices in product(*(range(len(values)) for values in grid.values())):
         for control, index in zip(widget.children, indices, strict=False):
             control.index = index
         for (control, trait), (stack, selected) in links:
             setattr(stack, selected, getattr(control, trait))
-        point = {name: values[index] for (name, values), index in zip(grid.items(), indices, strict=True)}
+        point = {
+            name: values[index]
+            for (name, values), index in zip(grid.items(), indices, strict=True)
+        }
         assert shown(widget) == describe(**point) == repr(widget)
     assert plt.get_fignums() == []
 
 
 def test_it_starts_in_the_middle_or_where_told() -> None:
     assert shown(explore(draw, alt=describe, a=[1, 2, 3], b=[1, 2, 3, 4])) == "a 2, b 2"
-    widget = explore(draw, alt="{a:.2f} and {b}", start={"b": "z"}, a=[1, 2, 3], b=["x", "y", "z"])
+    widget = explore(
+        draw, alt="{a:.2f} and {b}", start={"b": "z"}, a=[1, 2, 3], b=["x", "y", "z"]
+    )
     assert shown(widget) == "2.00 and z"
 
 
 def test_controls_fit_their_values() -> None:
     widget = explore(
-        draw, alt=describe, labels={"a": "the first"}, a=[0.1, 10], b=["x", "y"], c=[True, False]
+        draw,
+        alt=describe,
+        labels={"a": "the first"},
+        a=[0.1, 10],
+        b=["x", "y"],
+        c=[True, False],
     )
     mixed = explore(draw, alt=describe, a=[1, "all", None]).children[0]
     assert mixed._options_labels == ("1", "all", "None")
     slider, *buttons = widget.children[:3]
-    assert isinstance(slider, ipywidgets.SelectionSlider) and slider._options_labels == ("0.1", "10")
+    assert isinstance(
+        slider, ipywidgets.SelectionSlider
+    ) and slider._options_labels == ("0.1", "10")
     assert slider.description == "the first"
     assert all(isinstance(control, ipywidgets.ToggleButtons) for control in buttons)
-    assert [control._options_labels for control in buttons] == [("x", "y"), ("on", "off")]
+    assert [control._options_labels for control in buttons] == [
+        ("x", "y"),
+        ("on", "off"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +99,9 @@ def test_controls_fit_their_values() -> None:
         ({"a": [1, 2], "labels": {"b": "B"}}, r"labels names \['b'\]"),
     ],
 )
-def test_what_it_cannot_show_is_refused_before_anything_is_drawn(arguments, message: str) -> None:
+def test_what_it_cannot_show_is_refused_before_anything_is_drawn(
+    arguments, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         explore(None, alt="", **arguments)
 
@@ -89,10 +109,15 @@ def test_what_it_cannot_show_is_refused_before_anything_is_drawn(arguments, mess
 def test_a_frame_that_is_too_large_is_refused() -> None:
     def noise(a):
         fig, ax = plt.subplots()
-        ax.imshow([[(i * i * j + a) % 251 for i in range(300)] for j in range(300)], cmap="prism")
+        ax.imshow(
+            [[(i * i * j + a) % 251 for i in range(300)] for j in range(300)],
+            cmap="prism",
+        )
         return fig
 
-    with pytest.raises(ValueError, match=r"the frame at \{'a': 1\} takes .* bytes, more than 25,000"):
+    with pytest.raises(
+        ValueError, match=r"the frame at \{'a': 1\} takes .* bytes, more than 25,000"
+    ):
         explore(noise, alt="noise", a=[1])
 
 
@@ -122,12 +147,16 @@ def test_colab_gets_the_browsers_own_controls(grid, browser, monkeypatch) -> Non
         for name, value in zip(grid, point, strict=True):
             control = tab.get_by_label(name)
             at = str(grid[name].index(value))
-            control.select_option(at) if control.evaluate("c => c.tagName") == "SELECT" else control.fill(at)
+            control.select_option(at) if control.evaluate(
+                "c => c.tagName"
+            ) == "SELECT" else control.fill(at)
         expected = describe(**dict(zip(grid, point, strict=True)))
         assert tab.locator("img:visible").get_attribute("alt") == expected
     tab.get_by_label("a", exact=False).first.press("Home")
     assert tab.locator("img:visible").get_attribute("alt").startswith("a 1")
-    assert tab.get_by_label("a", exact=False).first.get_attribute("aria-valuetext") == "1"
+    assert (
+        tab.get_by_label("a", exact=False).first.get_attribute("aria-valuetext") == "1"
+    )
     tab.close()
 
 

@@ -37,11 +37,17 @@ class Balanced(HTMLParser):
 
 
 @pytest.mark.parametrize("name", DISPLAYED)
-def test_everything_shows_itself_once_as_html_and_as_plain_text(outputs, name: str) -> None:
+def test_everything_shows_itself_once_as_html_and_as_plain_text(
+    outputs, name: str
+) -> None:
     (output,) = outputs[name]
     assert set(output["data"]) == {"text/html", "text/plain"}
     Balanced(output["data"]["text/html"])
-    assert "<" not in output["data"]["text/plain"] or name in ("claim", "source", "figure")
+    assert "<" not in output["data"]["text/plain"] or name in (
+        "claim",
+        "source",
+        "figure",
+    )
 
 
 def test_what_the_author_writes_is_escaped(outputs) -> None:
@@ -55,7 +61,11 @@ def test_what_the_author_writes_is_escaped(outputs) -> None:
 
 
 def test_the_data_is_read_from_the_executed_notebook(notebook) -> None:
-    assert [record["kind"] for record in records(notebook)] == ["start", "claim", "footer"]
+    assert [record["kind"] for record in records(notebook)] == [
+        "start",
+        "claim",
+        "footer",
+    ]
     (claim,) = records(notebook, "claim")
     assert (claim["chapter"], claim["seed"], claim["supports"], claim["verdict"]) == (
         "10",
@@ -63,7 +73,11 @@ def test_the_data_is_read_from_the_executed_notebook(notebook) -> None:
         "A1",
         "refuted",
     )
-    assert claim["result"]["value"] == 2 and claim["result"]["low"] == 1 and claim["result"]["holds"]
+    assert (
+        claim["result"]["value"] == 2
+        and claim["result"]["low"] == 1
+        and claim["result"]["holds"]
+    )
     assert claim["statement"] == "Two is <b>more</b> than one"
     (footer,) = records(notebook, "footer")
     assert footer["chapter"] == "10" and footer["seed"] == 3 and footer["seconds"] > 0
@@ -72,18 +86,26 @@ def test_the_data_is_read_from_the_executed_notebook(notebook) -> None:
 
 def colours(variables: str) -> dict[str, tuple[int, ...]]:
     found = re.findall(r"--mtmm-(\w+):#(\w{6})", variables)
-    return {name: tuple(int(code[i : i + 2], 16) for i in (0, 2, 4)) for name, code in found}
+    return {
+        name: tuple(int(code[i : i + 2], 16) for i in (0, 2, 4)) for name, code in found
+    }
 
 
 def luminance(colour: tuple[int, ...]) -> float:
-    parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    parts = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (v / 255 for v in colour)
+    ]
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
 @pytest.mark.parametrize(
-    ("variables", "background"), [(page.LIGHT, (255, 255, 255)), (page.DARK, (18, 18, 18))]
+    ("variables", "background"),
+    [(page.LIGHT, (255, 255, 255)), (page.DARK, (18, 18, 18))],
 )
-def test_text_is_readable_on_light_and_dark_pages(variables: str, background: tuple[int, ...]) -> None:
+def test_text_is_readable_on_light_and_dark_pages(
+    variables: str, background: tuple[int, ...]
+) -> None:
     """A contrast of 4.5 for text and of 3 for drawings (WCAG 2.1, AA)."""
     palette = colours(variables)
     assert set(palette) == set(colours(page.LIGHT))

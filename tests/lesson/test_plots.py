@@ -33,8 +33,14 @@ def test_a_figure_is_closed_and_has_twice_the_pixels(capsys) -> None:
     picture = plots.pixels(fig, 2)
     tag = plots.tag(plots.encode(picture, 256), picture.width / 2, "An <empty> plot")
     assert plt.get_fignums() == []
-    assert 'alt="An &lt;empty&gt; plot"' in tag and 'width="680"' in tag and "max-width:100%" in tag
-    decoded = Image.open(io.BytesIO(base64.b64decode(re.search('base64,([^"]+)', tag)[1])))
+    assert (
+        'alt="An &lt;empty&gt; plot"' in tag
+        and 'width="680"' in tag
+        and "max-width:100%" in tag
+    )
+    decoded = Image.open(
+        io.BytesIO(base64.b64decode(re.search('base64,([^"]+)', tag)[1]))
+    )
     assert decoded.format == "WEBP" and decoded.size == (1360, 760)
     figure(plt.figure(), "Nothing", caption="A caption.")
     assert capsys.readouterr().out == "A caption.\n"
@@ -47,7 +53,9 @@ def test_few_colours_leave_the_palette_as_it_is() -> None:
         ax.plot([0, 1], [i, i], lw=12)
     picture = plots.pixels(fig, 1.5)
     for colours in (32, 64, 128, 256):
-        found = np.array(Image.open(io.BytesIO(plots.encode(picture, colours))).convert("RGB")).reshape(-1, 3)
+        found = np.array(
+            Image.open(io.BytesIO(plots.encode(picture, colours))).convert("RGB")
+        ).reshape(-1, 3)
         assert len(np.unique(found, axis=0)) <= colours
         for code in COLOURS.values():
             wanted = np.array([int(code[i : i + 2], 16) for i in (1, 3, 5)])

@@ -1,4 +1,5 @@
-"""Noted progress: by readers only, safe against a killed process and against several notebooks at once."""
+"""Noted progress: by readers only, safe against a killed process and against several
+notebooks at once."""
 
 import asyncio
 import importlib
@@ -17,7 +18,8 @@ from test_page import Balanced
 from mtmm_lib.lesson import check, exercises, forget_progress, start
 from mtmm_lib.lesson.exercises import by_chapter
 
-progress = importlib.import_module("mtmm_lib.lesson.progress")  # the package shows the function of that name
+# the package shows the function of that name
+progress = importlib.import_module("mtmm_lib.lesson.progress")
 ROOT = Path(__file__).parents[2]
 
 RIGHT = "lambda body, heads: (len(heads) * body + sum(heads)) / (body + sum(heads))"
@@ -42,21 +44,28 @@ def marks(place: Path) -> set[str]:
 
 def notebook(*cells: str):
     code = ["from mtmm_lib.lesson import check, progress, start", *cells]
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in code])
+    return nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in code]
+    )
 
 
 async def run(lesson, attended: bool) -> list[str]:
-    """Execute a notebook in a kernel of its own, as a front end with a reader does or not; what it shows."""
+    """Execute a notebook in a kernel of its own, as a front end with a reader does or
+    not; what it shows."""
     client = NotebookClient(lesson, timeout=120, kernel_name="python3")
     async with client.async_setup_kernel(env=dict(os.environ)):
         client.kc.allow_stdin = attended
         for number, cell in enumerate(lesson.cells):
             await client.async_execute_cell(cell, number)
-    return ["".join(output.data["text/plain"] for output in cell.outputs) for cell in lesson.cells[1:]]
+    return [
+        "".join(output.data["text/plain"] for output in cell.outputs)
+        for cell in lesson.cells[1:]
+    ]
 
 
 def finished(work):
-    """The result of a coroutine; in a thread of its own, since an open browser has a loop in this one."""
+    """The result of a coroutine; in a thread of its own, since an open browser has a
+    loop in this one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
@@ -66,11 +75,15 @@ CHECK = 'check("count-saving", {})'.format
 
 def test_two_notebooks_that_are_open_at_once(place) -> None:
     """One passes what the other fails, in one moment or another; the pass stays."""
-    first = notebook(CHECK(WRONG), CHECK(RIGHT), 'check("masked-loss", 3)', 'start("01")')
+    first = notebook(
+        CHECK(WRONG), CHECK(RIGHT), 'check("masked-loss", 3)', 'start("01")'
+    )
     other = notebook(CHECK(RIGHT), CHECK(WRONG), 'check("break-even", 3)', "progress()")
 
     async def both() -> list[list[str]]:
-        return await asyncio.gather(run(first, attended=True), run(other, attended=True))
+        return await asyncio.gather(
+            run(first, attended=True), run(other, attended=True)
+        )
 
     (wrong, right, *_, began), (*_, shown) = finished(both())
     assert marks(place) == {
@@ -80,9 +93,15 @@ def test_two_notebooks_that_are_open_at_once(place) -> None:
         "break-even.tried",
     }
     stands = "Exercises of chapter 01 passed: 1 of 5."
-    assert "passed" not in wrong and right.startswith(f"✓ Correct. {stands} Open: which-arrow, masked-loss")
+    assert "passed" not in wrong and right.startswith(
+        f"✓ Correct. {stands} Open: which-arrow, masked-loss"
+    )
     assert began.splitlines()[-1].startswith(stands)
-    assert "✓ count-saving" in shown and "◐ break-even" in shown and "○ which-idea" in shown
+    assert (
+        "✓ count-saving" in shown
+        and "◐ break-even" in shown
+        and "○ which-idea" in shown
+    )
 
 
 def test_a_notebook_without_a_reader_notes_and_shows_nothing(place) -> None:
@@ -113,7 +132,10 @@ def writers(count: int, rounds: int = 0) -> list[subprocess.Popen]:
     """Processes that note answers, as fast as they can from the same moment on."""
     command = [sys.executable, "-c", WRITER]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen([*command, str(own), str(rounds)], cwd=ROOT, **pipes) for own in range(count)]
+    started = [
+        subprocess.Popen([*command, str(own), str(rounds)], cwd=ROOT, **pipes)
+        for own in range(count)
+    ]
     for process in started:
         assert process.stdout.readline() == "ready\n"
     for process in started:
@@ -125,7 +147,9 @@ def writers(count: int, rounds: int = 0) -> list[subprocess.Popen]:
 def noted(lines: list[str]) -> set[str]:
     said = [line.split(";") for line in lines]
     assert not any("could not" in words for *_, words in said)
-    return {f"{id}.{'passed' if passed == 'True' else 'tried'}" for id, passed, _ in said}
+    return {
+        f"{id}.{'passed' if passed == 'True' else 'tried'}" for id, passed, _ in said
+    }
 
 
 def test_no_process_loses_what_another_has_noted(place) -> None:
@@ -134,14 +158,23 @@ def test_no_process_loses_what_another_has_noted(place) -> None:
     assert marks(place) == set().union(*map(noted, said))
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows knows no such signal")
-def test_a_killed_process_leaves_whole_marks_and_keeps_what_it_said(place, capsys) -> None:
+@pytest.mark.skipif(
+    not hasattr(signal, "SIGKILL"), reason="Windows knows no such signal"
+)
+def test_a_killed_process_leaves_whole_marks_and_keeps_what_it_said(
+    place, capsys
+) -> None:
     (process,) = writers(1)
     lines = [process.stdout.readline() for _ in range(25)]
     process.send_signal(signal.SIGKILL)
     lines += process.communicate()[0].splitlines(keepends=True)
     whole = [line.strip() for line in lines if line.endswith("\n")]
-    every = {f"{id}.{kind}" for ids in by_chapter().values() for id in ids for kind in ("passed", "tried")}
+    every = {
+        f"{id}.{kind}"
+        for ids in by_chapter().values()
+        for id in ids
+        for kind in ("passed", "tried")
+    }
     assert noted(whole) <= marks(place) <= every
     assert all(path.stat().st_size == 0 for path in place.iterdir())
     progress.progress()
@@ -159,12 +192,15 @@ class TestCheck:
         check("count-saving", eval(WRONG))
         assert progress.summary("01") == (
             "Exercises of chapter 01 passed: 0 of 5. "
-            "Open: which-arrow, count-saving, masked-loss, fuse-present, shared-or-separate."
+            "Open: which-arrow, count-saving, masked-loss, fuse-present, "
+            "shared-or-separate."
         )
         check("count-saving", eval(RIGHT))
         check("count-saving", eval(WRONG))
         stands = progress.summary("01")
-        assert stands.startswith("Exercises of chapter 01 passed: 1 of 5. Open: which-arrow, masked-loss")
+        assert stands.startswith(
+            "Exercises of chapter 01 passed: 1 of 5. Open: which-arrow, masked-loss"
+        )
         assert capsys.readouterr().out.splitlines()[1].endswith(stands)
 
     def test_when_all_are_passed_none_is_open(self, place, reader) -> None:
@@ -172,18 +208,24 @@ class TestCheck:
             progress.note(id, True)
         assert progress.summary("01") == "Exercises of chapter 01 passed: 5 of 5."
 
-    def test_a_folder_that_cannot_be_written_costs_no_feedback(self, place, reader, capsys) -> None:
+    def test_a_folder_that_cannot_be_written_costs_no_feedback(
+        self, place, reader, capsys
+    ) -> None:
         place.parent.write_text("a file stands in its place")
         assert check("count-saving", eval(RIGHT)).passed
         said = capsys.readouterr().out
-        assert said.startswith("✓ Correct. (This could not be noted in ") and str(place) in said
+        assert (
+            said.startswith("✓ Correct. (This could not be noted in ")
+            and str(place) in said
+        )
         start("01")
         progress.progress()
         assert "passed: 0 of" in capsys.readouterr().out
 
 
 def test_strange_things_in_the_folder_are_left_alone(place, reader, capsys) -> None:
-    (place / "which-arrow.passed").mkdir(parents=True)  # not how a mark is made, but it says the same
+    # not how a mark is made, but it says the same
+    (place / "which-arrow.passed").mkdir(parents=True)
     (place / "of-an-older-book.passed").touch()
     (place / "letter.txt").write_bytes(b"\xff\x00")
     progress.progress()
@@ -194,7 +236,11 @@ def test_strange_things_in_the_folder_are_left_alone(place, reader, capsys) -> N
 
 
 def test_forgetting_takes_one_call(place, reader, capsys) -> None:
-    for id, passed in (("which-arrow", True), ("which-arrow", False), ("break-even", False)):
+    for id, passed in (
+        ("which-arrow", True),
+        ("which-arrow", False),
+        ("break-even", False),
+    ):
         progress.note(id, passed)
     for words in ("about 2 exercises", "about 0 exercises"):
         forget_progress()
@@ -204,17 +250,31 @@ def test_forgetting_takes_one_call(place, reader, capsys) -> None:
 
 def test_the_table_says_in_words_what_it_shows(place, reader, monkeypatch) -> None:
     shown = []
-    monkeypatch.setattr(progress.page, "show", lambda html, plain: shown.append((html, plain)))
+    monkeypatch.setattr(
+        progress.page, "show", lambda html, plain: shown.append((html, plain))
+    )
     progress.progress()
     progress.note("which-arrow", True)
     progress.note("masked-loss", False)
     progress.progress()
     (before, _), (html, plain) = shown
-    assert "<table" not in before and f"passed: 0 of {sum(map(len, by_chapter().values()))}" in before
+    assert (
+        "<table" not in before
+        and f"passed: 0 of {sum(map(len, by_chapter().values()))}" in before
+    )
     text = Balanced(html).text
-    for words in ("✓ which-arrow: passed", "◐ masked-loss: tried", "○ count-saving: not yet", "1 of 5"):
+    for words in (
+        "✓ which-arrow: passed",
+        "◐ masked-loss: tried",
+        "○ count-saving: not yet",
+        "1 of 5",
+    ):
         assert words in text
-    assert "Not begun: chapter" in plain and str(place) in plain and "forget_progress()" in plain
+    assert (
+        "Not begun: chapter" in plain
+        and str(place) in plain
+        and "forget_progress()" in plain
+    )
 
 
 def test_the_folder_is_the_users_own(monkeypatch, tmp_path) -> None:

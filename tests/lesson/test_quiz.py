@@ -1,4 +1,5 @@
-"""Quizzes: those of the chapters keep the rules, and the rules find what breaks them."""
+"""Quizzes: those of the chapters keep the rules, and the rules find what breaks
+them."""
 
 import copy
 import json
@@ -15,7 +16,11 @@ FOLDER = questions.files("mtmm_lib.lesson") / "quizzes"
 FILES = sorted(file.name for file in FOLDER.iterdir())
 ANSWER = {"answer": "one", "correct": True, "feedback": "Yes."}
 WRONG = {"answer": "two", "correct": False, "feedback": "No."}
-QUESTION = {"question": "How many?", "type": "multiple_choice", "answers": [ANSWER, WRONG]}
+QUESTION = {
+    "question": "How many?",
+    "type": "multiple_choice",
+    "answers": [ANSWER, WRONG],
+}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -55,8 +60,14 @@ def broken(**changes) -> dict:
         (broken(answers=[ANSWER, {**WRONG, "feedback": ""}]), 'a "feedback"'),
         (broken(answers=[ANSWER, {"answer": "two", "correct": False}]), 'a "feedback"'),
         (broken(answers=[ANSWER, {**WRONG, "correct": "no"}]), "true or false"),
-        (broken(answers=[ANSWER, {**ANSWER, "answer": "two"}]), "exactly one correct answer, got 2"),
-        (broken(answers=[{**ANSWER, "correct": False}, WRONG]), "exactly one correct answer, got 0"),
+        (
+            broken(answers=[ANSWER, {**ANSWER, "answer": "two"}]),
+            "exactly one correct answer, got 2",
+        ),
+        (
+            broken(answers=[{**ANSWER, "correct": False}, WRONG]),
+            "exactly one correct answer, got 0",
+        ),
         (broken(type="many_choice"), "two or more correct answers, got 1"),
         (broken(answers=[ANSWER, {**WRONG, "answer": "one"}]), "are the same"),
         (broken(question="What is $z$?"), "no LaTeX"),
@@ -71,15 +82,23 @@ def test_a_broken_question_is_named(question: dict, problem: str) -> None:
 def test_a_self_test_takes_multiple_choices_only() -> None:
     many = {"type": "many_choice", "answers": [ANSWER, {**ANSWER, "answer": "two"}]}
     with pytest.raises(ValueError, match="question 2: .*multiple choices only"):
-        questions.check_quiz([{**QUESTION, "section": "A"}, {**broken(**many), "section": "B"}] * 3)
+        questions.check_quiz(
+            [{**QUESTION, "section": "A"}, {**broken(**many), "section": "B"}] * 3
+        )
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_sections_of_a_self_test_are_in_the_chapter(name: str) -> None:
     chapter = name.removesuffix(".json")
     (source,) = (Path(__file__).parents[2] / "chapters" / "src").glob(f"{chapter}-*.md")
-    headings = re.findall(r"^## (.*)$", source.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    named = [question["section"] for question in questions.load(chapter) if "section" in question]
+    headings = re.findall(
+        r"^## (.*)$", source.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    named = [
+        question["section"]
+        for question in questions.load(chapter)
+        if "section" in question
+    ]
     assert named == [heading for heading in headings if heading in named]
 
 
@@ -118,24 +137,38 @@ def verdict(tab) -> str:
     ("wrong", "said"),
     [
         ("", "6 of 6 right at the first go. You may skip this chapter."),
-        ("C", "5 of 6 right at the first go. You may skip this chapter; only “C” deserves a look."),
+        (
+            "C",
+            "5 of 6 right at the first go. You may skip this chapter; only “C” "
+            "deserves a look.",
+        ),
         ("AF", "4 of 6 right at the first go. Read “A” and “F”."),
         ("BCD", "3 of 6 right at the first go. Read “B”, “C” and “D”."),
     ],
 )
-def test_the_verdict_follows_from_the_first_answers(self_test, wrong: str, said: str) -> None:
-    for letter, question in zip("ABCDEF", self_test.locator(".Quiz").all(), strict=True):
+def test_the_verdict_follows_from_the_first_answers(
+    self_test, wrong: str, said: str
+) -> None:
+    for letter, question in zip(
+        "ABCDEF", self_test.locator(".Quiz").all(), strict=True
+    ):
         assert verdict(self_test) == ""
-        question.locator(f".MCButton[data-correct={json.dumps(letter not in wrong)}]").click()
+        question.locator(
+            f".MCButton[data-correct={json.dumps(letter not in wrong)}]"
+        ).click()
         if letter != "F":  # a second answer changes nothing
-            question.locator(f".MCButton[data-correct={json.dumps(letter in wrong)}]").click()
+            question.locator(
+                f".MCButton[data-correct={json.dumps(letter in wrong)}]"
+            ).click()
     assert verdict(self_test).replace("</script> ", "") == said
 
 
 def test_by_keyboard_the_answer_that_is_left_counts(self_test) -> None:
     for question in self_test.locator(".Quiz").all():
         assert verdict(self_test) == ""
-        right = question.locator(".MCButton").first.get_attribute("data-correct") == "true"
+        right = (
+            question.locator(".MCButton").first.get_attribute("data-correct") == "true"
+        )
         question.locator("input").first.focus()
         self_test.keyboard.press("ArrowDown")
         if right:

@@ -19,13 +19,20 @@ def test_gain_of_is_the_mean_and_its_standard_error(differences: list[float]) ->
     gain = Gain.of(differences, "points")
     assert math.isclose(gain.mean, np.mean(differences), rel_tol=1e-9, abs_tol=1e-6)
     assert math.isclose(
-        gain.se, np.std(differences, ddof=1) / len(differences) ** 0.5, rel_tol=1e-6, abs_tol=1e-6
+        gain.se,
+        np.std(differences, ddof=1) / len(differences) ** 0.5,
+        rel_tol=1e-6,
+        abs_tol=1e-6,
     )
     assert (gain.n, gain.unit) == (len(differences), "points")
 
 
 def test_gain_of_takes_tensors_and_arrays() -> None:
-    assert Gain.of(torch.tensor([1.0, 2.0, 4.0])) == Gain.of(np.array([1.0, 2.0, 4.0])) == Gain.of([1, 2, 4])
+    assert (
+        Gain.of(torch.tensor([1.0, 2.0, 4.0]))
+        == Gain.of(np.array([1.0, 2.0, 4.0]))
+        == Gain.of([1, 2, 4])
+    )
 
 
 @given(gains, finite)
@@ -36,7 +43,9 @@ def test_below_mirrors_above(gain: Gain, bound: float) -> None:
 
 
 @given(gains, st.floats(0, 1e6))
-def test_undecided_is_what_is_neither_clearly_above_nor_below(gain: Gain, margin: float) -> None:
+def test_undecided_is_what_is_neither_clearly_above_nor_below(
+    gain: Gain, margin: float
+) -> None:
     clearly = gain.above(margin).holds or gain.below(-margin).holds
     assert gain.undecided(margin).holds == (not clearly)
     if gain.within(margin).holds:
@@ -47,7 +56,10 @@ def test_undecided_is_what_is_neither_clearly_above_nor_below(gain: Gain, margin
 @given(gains)
 def test_more_spread_never_makes_a_claim_hold(gain: Gain) -> None:
     wider = Gain(gain.mean, gain.se + 1, gain.n)
-    for claimed, weaker in ((gain.above(), wider.above()), (gain.within(5), wider.within(5))):
+    for claimed, weaker in (
+        (gain.above(), wider.above()),
+        (gain.within(5), wider.within(5)),
+    ):
         assert claimed.holds or not weaker.holds
 
 
@@ -60,27 +72,60 @@ def test_two_standard_errors_seldom_hold_without_an_effect() -> None:
 @pytest.mark.parametrize(
     ("gain", "text"),
     [
-        (Gain(5.034, 0.411, 10, "points"), "+5.03 ± 0.41 points (10 pairs): above 0 by 12.2 standard errors"),
-        (Gain(-3.9, 0.5, 20, "%").below(-1), "−3.90 ± 0.50% (20 pairs): below −1% by 5.8 standard errors"),
+        (
+            Gain(5.034, 0.411, 10, "points"),
+            "+5.03 ± 0.41 points (10 pairs): above 0 by 12.2 standard errors",
+        ),
+        (
+            Gain(-3.9, 0.5, 20, "%").below(-1),
+            "−3.90 ± 0.50% (20 pairs): below −1% by 5.8 standard errors",
+        ),
         (Gain(-3.9, 0.5, 20, "%"), "−3.90 ± 0.50% (20 pairs): not above 0"),
-        (Gain(0.1, 0.2, 12).within(1), "+0.10 ± 0.20 (12 pairs): within ±1 by two standard errors"),
-        (Gain(0.1, 2, 12).within(1), "+0.1 ± 2.0 (12 pairs): not within ±1 by two standard errors"),
-        (Gain(0.1, 2, 12).undecided(), "+0.1 ± 2.0 (12 pairs): no difference shown either way"),
-        (Gain(9, 2, 12).undecided(1), "+9.0 ± 2.0 (12 pairs): beyond ±1 by two standard errors"),
+        (
+            Gain(0.1, 0.2, 12).within(1),
+            "+0.10 ± 0.20 (12 pairs): within ±1 by two standard errors",
+        ),
+        (
+            Gain(0.1, 2, 12).within(1),
+            "+0.1 ± 2.0 (12 pairs): not within ±1 by two standard errors",
+        ),
+        (
+            Gain(0.1, 2, 12).undecided(),
+            "+0.1 ± 2.0 (12 pairs): no difference shown either way",
+        ),
+        (
+            Gain(9, 2, 12).undecided(1),
+            "+9.0 ± 2.0 (12 pairs): beyond ±1 by two standard errors",
+        ),
         (Gain(2, 0, 10), "+2.000 ± 0.000 (10 pairs): above 0 without any spread"),
-        (Gain(1500, 120, 10), "+1,500 ± 120 (10 pairs): above 0 by 12.5 standard errors"),
+        (
+            Gain(1500, 120, 10),
+            "+1,500 ± 120 (10 pairs): above 0 by 12.5 standard errors",
+        ),
     ],
 )
-def test_the_text_of_a_gain_says_what_was_measured_and_claimed(gain: Gain, text: str) -> None:
+def test_the_text_of_a_gain_says_what_was_measured_and_claimed(
+    gain: Gain, text: str
+) -> None:
     assert gain.text == text
 
 
 def test_above_that_is_significant_the_wrong_way_says_so() -> None:
-    assert Gain(0.5, 0.4, 10).text.endswith("above 0 by 1.2 standard errors, two are needed")
+    assert Gain(0.5, 0.4, 10).text.endswith(
+        "above 0 by 1.2 standard errors, two are needed"
+    )
 
 
 @pytest.mark.parametrize(
-    "arguments", [(math.nan, 1, 10), (1, math.nan, 10), (1, -1, 10), (math.inf, 1, 10), (1, 1, 1), (1, 1, 0)]
+    "arguments",
+    [
+        (math.nan, 1, 10),
+        (1, math.nan, 10),
+        (1, -1, 10),
+        (math.inf, 1, 10),
+        (1, 1, 1),
+        (1, 1, 0),
+    ],
 )
 def test_a_gain_that_measures_nothing_is_refused(arguments) -> None:
     with pytest.raises(ValueError, match="a Gain needs"):
@@ -96,7 +141,9 @@ def test_bounds_include_their_ends(value: float, a: float, b: float) -> None:
     low, high = sorted((a, b))
     assert at_least(value, low).holds == (value >= low)
     assert at_most(value, high).holds == (value <= high)
-    assert between(value, low, high).holds == (at_least(value, low).holds and at_most(value, high).holds)
+    assert between(value, low, high).holds == (
+        at_least(value, low).holds and at_most(value, high).holds
+    )
     assert at_least(low, low).holds and at_most(high, high).holds
 
 
@@ -114,7 +161,14 @@ def test_a_bound_that_cannot_fail_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (1234567, "1,234,567"), (0.12345, "0.123"), (-2.5, "−2.5"), (99.96, "100"), (1e9, "1e+09")],
+    [
+        (0, "0"),
+        (1234567, "1,234,567"),
+        (0.12345, "0.123"),
+        (-2.5, "−2.5"),
+        (99.96, "100"),
+        (1e9, "1e+09"),
+    ],
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text

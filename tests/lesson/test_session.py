@@ -37,7 +37,9 @@ def test_a_seed_of_another_book_is_refused(k: int) -> None:
         seed(k)
 
 
-@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(()).item()])
+@pytest.mark.parametrize(
+    "draw", [random.random, np.random.rand, lambda: torch.rand(()).item()]
+)
 def test_start_seeds_everything(monkeypatch, draw) -> None:
     drawn = []
     for book in ("1", "1", "2"):
@@ -70,9 +72,18 @@ def test_start_says_the_picture_in_words_where_there_is_no_notebook(capsys) -> N
     assert list(CHAPTER_ARROWS) == [f"{i:02}" for i in range(22)]
 
 
-def test_footer_says_what_a_reader_needs_to_repeat_the_lesson(capsys, monkeypatch) -> None:
+def test_footer_says_what_a_reader_needs_to_repeat_the_lesson(
+    capsys, monkeypatch
+) -> None:
     monkeypatch.setenv("MTMM_SEED", "4")
     footer()
     text = capsys.readouterr().out
-    for part in (f"torch {torch.__version__}", "mtmm_lib ", "Python 3.", " s ·", "MTMM_SEED 4", "thread"):
+    for part in (
+        f"torch {torch.__version__}",
+        "mtmm_lib ",
+        "Python 3.",
+        " s ·",
+        "MTMM_SEED 4",
+        "thread",
+    ):
         assert part in text

@@ -1,7 +1,9 @@
-"""The executed lesson on a page without a kernel and without a network: explorers and quiz in Chromium.
+"""The executed lesson on a page without a kernel and without a network: explorers and
+quiz in Chromium.
 
-The page is made from the notebook's outputs as the site makes it: state and views of the widgets as JSON, the
-widget manager's script, the rest as HTML. The script is the one that the site serves.
+The page is made from the notebook's outputs as the site makes it: state and views of
+the widgets as JSON, the widget manager's script, the rest as HTML. The script is the
+one that the site serves.
 """
 
 import json
@@ -10,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+VIEW, STATE = (
+    "application/vnd.jupyter.widget-view+json",
+    "application/vnd.jupyter.widget-state+json",
+)
 MANAGER = sorted(
-    Path(__file__).parents[2].glob("_build/vendor/@jupyter-widgets/html-manager@*/dist/embed.js")
+    Path(__file__)
+    .parents[2]
+    .glob("_build/vendor/@jupyter-widgets/html-manager@*/dist/embed.js")
 )
 
 
@@ -24,17 +31,32 @@ def script(kind: str, content: object) -> str:
 @pytest.fixture(scope="module")
 def page(browser, notebook, outputs) -> Iterator:
     if not MANAGER:
-        pytest.skip("the widget manager has not been fetched yet (make book fetches it)")
-    parts = ["<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><body>"]
+        pytest.skip(
+            "the widget manager has not been fetched yet (make book fetches it)"
+        )
+    parts = [
+        "<!doctype html><meta charset=utf-8><meta name=viewport "
+        "content='width=device-width'><body>"
+    ]
     for name, shown in outputs.items():
         for output in shown:
             data = output["data"]
-            view = f"<div>{script(VIEW, data[VIEW])}</div>" if VIEW in data else data["text/html"]
+            view = (
+                f"<div>{script(VIEW, data[VIEW])}</div>"
+                if VIEW in data
+                else data["text/html"]
+            )
             parts.append(f'<section id="{name.replace(" ", "-")}">{view}</section>')
-    parts += [script(STATE, notebook["metadata"]["widgets"][STATE]), '<script src="/embed.js"></script>']
+    parts += [
+        script(STATE, notebook["metadata"]["widgets"][STATE]),
+        '<script src="/embed.js"></script>',
+    ]
     served = {
         "http://lesson.test/": {"body": "\n".join(parts), "content_type": "text/html"},
-        "http://lesson.test/embed.js": {"path": MANAGER[-1], "content_type": "text/javascript"},
+        "http://lesson.test/embed.js": {
+            "path": MANAGER[-1],
+            "content_type": "text/javascript",
+        },
     }
     tab = browser.new_page(viewport={"width": 390, "height": 800})
     tab.problems = []
@@ -70,10 +92,15 @@ def test_one_slider_by_keyboard_and_by_mouse(page) -> None:
     page.keyboard.press("Home")
     assert alt(page, "explore") == "a 1"
     handle.scroll_into_view_if_needed()
-    start, track = handle.bounding_box(), page.locator("#explore .slider-container").bounding_box()
+    start, track = (
+        handle.bounding_box(),
+        page.locator("#explore .slider-container").bounding_box(),
+    )
     page.mouse.move(start["x"] + start["width"] / 2, start["y"] + start["height"] / 2)
     page.mouse.down()
-    page.mouse.move(track["x"] + track["width"] + 20, start["y"] + start["height"] / 2, steps=5)
+    page.mouse.move(
+        track["x"] + track["width"] + 20, start["y"] + start["height"] / 2, steps=5
+    )
     page.mouse.up()
     assert alt(page, "explore") == "a 3"
     assert page.locator("#explore .widget-label:visible").first.inner_text() == "first"
@@ -110,7 +137,10 @@ def test_the_quiz_answers_every_choice(page) -> None:
             feedback = question.locator(".Feedback").inner_text()
             correct = choice.get_attribute("data-correct") == "true"
             assert ("correctButton" in choice.get_attribute("class").split()) == correct
-            assert ("correct" in question.locator(".Feedback").get_attribute("class").split()) == correct
+            assert (
+                "correct"
+                in question.locator(".Feedback").get_attribute("class").split()
+            ) == correct
             said.add(feedback)
         assert len(said) == len(choices)
         assert question.locator(".Feedback").get_attribute("aria-live") == "polite"
@@ -123,12 +153,18 @@ def test_the_quiz_works_by_keyboard(page) -> None:
     question.locator("input").first.focus()
     page.keyboard.press("ArrowDown")
     assert question.locator(".correctButton, .incorrectButton").count() == 1
-    assert question.locator(".MCButton").nth(1).evaluate("label => label.matches(':focus-within')")
+    assert (
+        question.locator(".MCButton")
+        .nth(1)
+        .evaluate("label => label.matches(':focus-within')")
+    )
 
 
 @pytest.mark.parametrize("width", [390, 1200])
 def test_nothing_overflows_errs_or_asks_the_network(page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("[...document.images].every(image => image.alt && image.naturalWidth)")
+    assert page.evaluate(
+        "[...document.images].every(image => image.alt && image.naturalWidth)"
+    )
     assert page.problems == []

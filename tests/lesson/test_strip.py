@@ -1,4 +1,5 @@
-"""The picture: every arrow is there, the right ones are highlighted, and all of it lies in its frame."""
+"""The picture: every arrow is there, the right ones are highlighted, and all of it lies
+in its frame."""
 
 import xml.etree.ElementTree as ET
 
@@ -22,9 +23,16 @@ def words(element: ET.Element) -> set[str]:
 def test_the_chapters_arrows_are_highlighted(chapter: str | None) -> None:
     expected = set(CHAPTER_ARROWS.get(chapter, ()))
     for picture in pictures(chapter):
-        groups = [group for group in picture.iter(f"{SVG}g") if words(group) & set(ARROWS)]
+        groups = [
+            group for group in picture.iter(f"{SVG}g") if words(group) & set(ARROWS)
+        ]
         assert {word for group in groups for word in words(group)} == set(ARROWS)
-        assert {word for group in groups if group.get("class") == "on" for word in words(group)} == expected
+        assert {
+            word
+            for group in groups
+            if group.get("class") == "on"
+            for word in words(group)
+        } == expected
 
 
 def test_the_words_name_what_is_highlighted() -> None:
@@ -32,12 +40,20 @@ def test_the_words_name_what_is_highlighted() -> None:
     assert strip.alt("01").endswith("Highlighted: every arrow.")
     assert "Highlighted" not in strip.alt(None) + strip.alt("02")
     for picture in pictures("10"):
-        assert picture.get("role") == "img" and picture.get("aria-label") == strip.alt("10")
+        assert picture.get("role") == "img" and picture.get("aria-label") == strip.alt(
+            "10"
+        )
 
 
 def test_both_pictures_say_the_same() -> None:
-    wide, tall = ({word for line in words(picture) for word in line.split()} for picture in pictures(None))
-    assert wide == tall and {"inputs", "representation", "predictions", "losses", "update"} < wide
+    wide, tall = (
+        {word for line in words(picture) for word in line.split()}
+        for picture in pictures(None)
+    )
+    assert (
+        wide == tall
+        and {"inputs", "representation", "predictions", "losses", "update"} < wide
+    )
 
 
 @pytest.mark.parametrize("tall", [False, True])
@@ -47,19 +63,25 @@ def test_everything_lies_in_the_frame(tall: bool) -> None:
     for element in picture.iter():
         x, y = (float(element.get(axis, element.get(f"c{axis}", 1))) for axis in "xy")
         w, h = (float(element.get(side, 0)) for side in ("width", "height"))
-        assert 0 <= x <= x + w <= width and 0 <= y <= y + h <= height, ET.tostring(element)
+        assert 0 <= x <= x + w <= width and 0 <= y <= y + h <= height, ET.tostring(
+            element
+        )
 
 
 def test_a_file_of_its_own_brings_its_colours() -> None:
     picture = ET.fromstring(strip.standalone())
-    assert "prefers-color-scheme:dark" in "".join(style.text for style in picture.iter(f"{SVG}style"))
+    assert "prefers-color-scheme:dark" in "".join(
+        style.text for style in picture.iter(f"{SVG}style")
+    )
 
 
 def test_the_page_shows_the_picture_that_fits(browser) -> None:
     tab = browser.new_page()
     for width, shown in ((390, "tall"), (1000, "wide")):
         tab.set_viewport_size({"width": width, "height": 800})
-        tab.set_content(f'<meta name="viewport" content="width=device-width">{strip.html("01")}')
+        tab.set_content(
+            f'<meta name="viewport" content="width=device-width">{strip.html("01")}'
+        )
         visible = tab.locator("svg:visible")
         assert visible.count() == 1 and shown in visible.get_attribute("class")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width

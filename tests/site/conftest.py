@@ -1,4 +1,5 @@
-"""The built site, served on this machine, in a browser that may ask nobody else for anything."""
+"""The built site, served on this machine, in a browser that may ask nobody else for
+anything."""
 
 from __future__ import annotations
 
@@ -26,15 +27,22 @@ WIDGETS_ARE_SHOWN = """() => document.querySelectorAll('.widget-subarea').length
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory, testrun_uid: str) -> Path:
-    """The folder of the site, built once per run of the tests (`make test` builds it before)."""
+    """The folder of the site, built once per run of the tests (`make test` builds it
+    before)."""
     if os.environ.get("MTMM_SITE_IS_BUILT") != "1":
-        with FileLock(tmp_path_factory.getbasetemp().parent / f"site-{testrun_uid}.lock") as lock:
+        with FileLock(
+            tmp_path_factory.getbasetemp().parent / f"site-{testrun_uid}.lock"
+        ) as lock:
             done = Path(lock.lock_file).with_suffix(".done")
             if not done.exists():
-                subprocess.run([sys.executable, "-m", "tools.book"], cwd=ROOT, check=True)
+                subprocess.run(
+                    [sys.executable, "-m", "tools.book"], cwd=ROOT, check=True
+                )
                 done.touch()
     if not all(vendor.folder(package).exists() for package in vendor.FILES):
-        pytest.skip("built without npm: mathematics and widgets would come from the network")
+        pytest.skip(
+            "built without npm: mathematics and widgets would come from the network"
+        )
     return SITE
 
 
@@ -46,7 +54,9 @@ def address(site: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -54,13 +64,18 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     quiet = ["background-networking", "component-update", "sync", "gpu"]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", *(f"--disable-{what}" for what in quiet)]
+            executable_path=path,
+            args=["--no-sandbox", *(f"--disable-{what}" for what in quiet)],
         )
         yield chromium
         chromium.close()
@@ -71,16 +86,27 @@ class Visit:
 
     def __init__(self, page: Page, address: str):
         self.page, self.address, self.problems = page, address, []
-        page.on("pageerror", lambda error: self.problems.append(f"script error: {error}"))
         page.on(
-            "console", lambda text: text.type == "error" and self.problems.append(f"console: {text.text}")
+            "pageerror", lambda error: self.problems.append(f"script error: {error}")
+        )
+        page.on(
+            "console",
+            lambda text: (
+                text.type == "error" and self.problems.append(f"console: {text.text}")
+            ),
         )
         page.on("requestfailed", self._failed)
-        page.on("response", lambda response: response.ok or self._answered(response.status, response.url))
+        page.on(
+            "response",
+            lambda response: (
+                response.ok or self._answered(response.status, response.url)
+            ),
+        )
         page.route("**/*", self._guard)
 
     def _failed(self, request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":  # going on to the next page ends what still loads
+        # going on to the next page ends what still loads
+        if request.failure != "net::ERR_ABORTED":
             self.problems.append(f"request failed ({request.failure}): {request.url}")
 
     def _answered(self, status: int, url: str) -> None:
@@ -105,19 +131,25 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
-    """`visit(width=…, dark=…)`: a fresh tab; in the end there may have been no problem on any page."""
+    """`visit(width=…, dark=…)`: a fresh tab; in the end there may have been no problem
+    on any page."""
     tabs: list[tuple[Visit, object]] = []
 
     def start(width: int = 1280, dark: bool = False) -> Visit:
         context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
         )
         opened = Visit(context.new_page(), address)
         tabs.append((opened, context))
         return opened
 
     yield start
-    problems = [f"{opened.page.url}: {problem}" for opened, _ in tabs for problem in opened.problems]
+    problems = [
+        f"{opened.page.url}: {problem}"
+        for opened, _ in tabs
+        for problem in opened.problems
+    ]
     for _, context in tabs:
         context.close()
     assert problems == []

@@ -16,7 +16,8 @@ every_chapter = pytest.mark.parametrize("name", PAGES)
 
 
 SILENT = (
-    "() => [...document.querySelectorAll('img')].filter(i => !(i.alt || '').trim()).map(i => i.outerHTML)"
+    "() => [...document.querySelectorAll('img')].filter(i => !(i.alt || "
+    "'').trim()).map(i => i.outerHTML)"
 )
 UNNAMED = """() => [...document.querySelectorAll('article svg')].filter(drawing =>
     drawing.getBoundingClientRect().width > 60 && !drawing.getAttribute('aria-label')
@@ -33,17 +34,24 @@ CUT_OFF = """() => [...document.querySelectorAll('article *')].filter(element =>
 def all_pages(site):
     """Every page but the listings of the library's code."""
     names = (path.relative_to(site).as_posix() for path in site.rglob("*.html"))
-    return sorted(name for name in names if not name.startswith(("_static/", "_modules/", ".")))
+    return sorted(
+        name for name in names if not name.startswith(("_static/", "_modules/", "."))
+    )
 
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_every_page_loads_reads_aloud_and_fits_a_phone(visit, site, half):
-    """No script error, no failed or foreign request, a text for every picture, no sideways scrolling."""
+    """No script error, no failed or foreign request, a text for every picture, no
+    sideways scrolling."""
     opened = visit(width=390)
     for name in all_pages(site)[half::2]:
         page = opened.open(name)
-        assert page.evaluate(SILENT) == [], f"{name}: pictures without a text alternative"
-        assert page.evaluate(UNNAMED) == [], f"{name}: drawings without a text alternative"
+        assert page.evaluate(SILENT) == [], (
+            f"{name}: pictures without a text alternative"
+        )
+        assert page.evaluate(UNNAMED) == [], (
+            f"{name}: drawings without a text alternative"
+        )
         assert page.evaluate(CUT_OFF) == [], f"{name}: cut off at 390 pixels"
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, name
         assert page.locator("h1:visible").count() == 1, f"{name} has not one title"
@@ -68,14 +76,22 @@ def test_sliders_and_buttons_change_the_picture_without_a_kernel(visit, name):
             box = explorer.locator(".noUi-target:visible").nth(number).bounding_box()
             at = handles.nth(number).bounding_box()
             middle = at["x"] + at["width"] / 2
-            goal = box["x"] + (0.05 if middle > box["x"] + box["width"] / 2 else 0.95) * box["width"]
+            goal = (
+                box["x"]
+                + (0.05 if middle > box["x"] + box["width"] / 2 else 0.95)
+                * box["width"]
+            )
             page.mouse.move(middle, at["y"] + at["height"] / 2)
             page.mouse.down()
             page.mouse.move(goal, at["y"] + at["height"] / 2, steps=8)
             page.mouse.up()
             assert image.count() == 1
-            assert image.get_attribute("src") != before[0], f"slider {number} of explorer {index}"
-            assert image.get_attribute("alt") != before[1], "the words follow the picture"
+            assert image.get_attribute("src") != before[0], (
+                f"slider {number} of explorer {index}"
+            )
+            assert image.get_attribute("alt") != before[1], (
+                "the words follow the picture"
+            )
             handles.nth(number).focus()
             after = image.get_attribute("src")
             page.keyboard.press("ArrowRight" if goal < middle else "ArrowLeft")
@@ -98,8 +114,12 @@ def test_the_quiz_answers(visit, name):
         for choice in range(question.locator(".MCButton").count()):
             button = question.locator(".MCButton").nth(choice)
             button.click()
-            assert question.locator(".Feedback").inner_text().strip(), "every choice has feedback"
-            marks |= set(re.findall(r"(?:in)?correctButton", button.get_attribute("class")))
+            assert question.locator(".Feedback").inner_text().strip(), (
+                "every choice has feedback"
+            )
+            marks |= set(
+                re.findall(r"(?:in)?correctButton", button.get_attribute("class"))
+            )
     assert marks == {"correctButton", "incorrectButton"}
 
 
@@ -122,7 +142,10 @@ def test_mathematics_is_set(visit, name):
     page = visit().open(name)
     formulas = page.locator("span.math, div.math")
     assert formulas.count() > 5
-    assert page.locator("span.math mjx-container, div.math mjx-container").count() >= formulas.count()
+    assert (
+        page.locator("span.math mjx-container, div.math mjx-container").count()
+        >= formulas.count()
+    )
     assert page.locator("mjx-merror").count() == 0
     assert page.evaluate("() => document.fonts.check('16px MJXTEX')")
 
@@ -132,7 +155,9 @@ def test_the_page_can_be_dark(visit, name):
     page = visit().open(name)
 
     def brightness(what):
-        colour = page.evaluate(f"() => getComputedStyle(document.querySelector('{what}')).color")
+        colour = page.evaluate(
+            f"() => getComputedStyle(document.querySelector('{what}')).color"
+        )
         return sum(map(float, re.findall(r"[\d.]+", colour)[:3])) / 3
 
     ground = "() => getComputedStyle(document.body).backgroundColor"
@@ -144,7 +169,10 @@ def test_the_page_can_be_dark(visit, name):
         )
         page.locator(".theme-switch-button:visible").first.click()
     assert set(seen) == {"auto", "light", "dark"}
-    assert seen["light"][0] != seen["dark"][0] and seen["light"][1] < 100 < 150 < seen["dark"][1]
+    assert (
+        seen["light"][0] != seen["dark"][0]
+        and seen["light"][1] < 100 < 150 < seen["dark"][1]
+    )
     assert seen["auto"] == seen["light"]
     dark = visit(dark=True).open(name)
     assert dark.evaluate("() => document.documentElement.dataset.theme") == "dark"
@@ -165,10 +193,16 @@ def test_a_lesson_opens_elsewhere_and_can_be_reported_on(visit, address, name):
     path = name.replace(".html", ".ipynb")
     place = repository().removeprefix("https://")
     owner = place.removeprefix("github.com/")
-    assert f"https://colab.research.google.com/github/{owner}/blob/main/{path}" in targets
+    assert (
+        f"https://colab.research.google.com/github/{owner}/blob/main/{path}" in targets
+    )
     assert f"https://mybinder.org/v2/gh/{owner}/main?urlpath=lab/tree/{path}" in targets
     assert any(target.startswith(f"https://{place}/issues/new?") for target in targets)
-    download = next(target for target in targets if target.endswith(".ipynb") and "_sources" in target)
+    download = next(
+        target
+        for target in targets
+        if target.endswith(".ipynb") and "_sources" in target
+    )
     answer = page.request.get(f"{address}/{name.rsplit('/', 1)[0]}/{download}")
     assert answer.ok and answer.json() == json.loads(
         (CHAPTERS / path.split("/")[1]).read_text(encoding="utf-8")
@@ -184,12 +218,18 @@ class Links(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        self.found |= {value for name, value in attributes if name in ("href", "src") and value}
+        self.found |= {
+            value for name, value in attributes if name in ("href", "src") and value
+        }
 
 
 def test_links_lead_somewhere(site):
-    """Every link inside the site points to a file, and to a place in it, that is there."""
-    broken, texts = [], {name: (site / name).read_text(encoding="utf-8") for name in all_pages(site)}
+    """Every link inside the site points to a file, and to a place in it, that is
+    there."""
+    broken, texts = (
+        [],
+        {name: (site / name).read_text(encoding="utf-8") for name in all_pages(site)},
+    )
     for name, text in texts.items():
         for link in Links(text).found:
             if re.match(r"[a-z]+:|//", link):
@@ -197,7 +237,9 @@ def test_links_lead_somewhere(site):
             path, _, place = link.partition("#")
             target = (site / name).parent / path.split("?")[0] if path else site / name
             other = texts.get(os.path.relpath(target, site).replace(os.sep, "/"), "")
-            if not target.exists() or (place and other and f'id="{place}"' not in other):
+            if not target.exists() or (
+                place and other and f'id="{place}"' not in other
+            ):
                 broken.append(f"{name}: {link}")
     assert broken == []
 
@@ -215,7 +257,10 @@ def test_the_front_page_says_what_it_has_to(visit):
 
 
 def test_pages_read_the_address_of_the_repository(visit):
-    assert f"git clone {repository()}" in visit().open("pages/how-to.html").locator("article").inner_text()
+    assert (
+        f"git clone {repository()}"
+        in visit().open("pages/how-to.html").locator("article").inner_text()
+    )
 
 
 def test_the_ledger_shows_the_claims_of_the_chapters(visit):

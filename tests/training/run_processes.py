@@ -1,4 +1,5 @@
-"""Trains in as many processes as it was started in; the first one writes down what came out."""
+"""Trains in as many processes as it was started in; the first one writes down what came
+out."""
 
 import os
 import sys
@@ -20,8 +21,9 @@ from mtmm_lib.training import fit, permutation
 
 
 def uneven() -> Batch:
-    """In steps of four samples, of which each process takes every second one: labels of a task for one
-    process only, for the other only, for none; and a last batch of a single sample."""
+    """In steps of four samples, of which each process takes every second one: labels of
+    a task for one process only, for the other only, for none; and a last batch of a
+    single sample."""
     data = samples(21, missing=False)
     order = permutation(21, 5, 0)
     data.targets["kind"][order[[0, 2, 4, 6, 9, 11, 13, 15, 16, 18]]] = -1
@@ -32,7 +34,8 @@ def uneven() -> Batch:
 
 
 class Largest(StaticWeights):
-    """Trains the task with the larger loss: processes that saw different losses would disagree."""
+    """Trains the task with the larger loss: processes that saw different losses would
+    disagree."""
 
     def backward(self, losses, output, model):
         largest = max(losses, key=lambda name: losses[name].item())
@@ -52,9 +55,21 @@ BALANCERS = {
 
 
 def runs(folder: str) -> dict[str, dict]:
-    settings = {"epochs": 5, "batch_size": 4, "lr": 0.01, "weight_decay": 0.1, "seed": 5, "progress": False}
+    settings = {
+        "epochs": 5,
+        "batch_size": 4,
+        "lr": 0.01,
+        "weight_decay": 0.1,
+        "seed": 5,
+        "progress": False,
+    }
     data, valid = uneven(), samples(30, 1)
-    loader = DataLoader(range(21), batch_size=4, shuffle=True, collate_fn=lambda i: data[torch.tensor(i)])
+    loader = DataLoader(
+        range(21),
+        batch_size=4,
+        shuffle=True,
+        collate_fn=lambda i: data[torch.tensor(i)],
+    )
     rank = int(os.environ.get("RANK", "0"))
     results = {}
     for name, train, changes in (
@@ -63,7 +78,14 @@ def runs(folder: str) -> dict[str, dict]:
         ("odd batches", data, {"optimizer": torch.optim.SGD, "batch_size": 5}),
         ("choosing", data, {"balancer": Largest(), "optimizer": torch.optim.SGD}),
         ("loader", loader, {"optimizer": torch.optim.SGD}),
-        ("checkpoint", data, {"checkpoint": os.path.join(folder, "run.pt"), "optimizer": torch.optim.SGD}),
+        (
+            "checkpoint",
+            data,
+            {
+                "checkpoint": os.path.join(folder, "run.pt"),
+                "optimizer": torch.optim.SGD,
+            },
+        ),
         *(
             (name, data, {"balancer": make(), "optimizer": torch.optim.SGD})
             for name, make in BALANCERS.items()

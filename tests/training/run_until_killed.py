@@ -40,4 +40,12 @@ else:
 
     os.fsync = in_the_third_write
 
-fit(model, samples(), valid=samples(seed=1), checkpoint=file, progress=False, device="cpu", **settings)
+fit(
+    model,
+    samples(),
+    valid=samples(seed=1),
+    checkpoint=file,
+    progress=False,
+    device="cpu",
+    **settings,
+)

@@ -9,7 +9,10 @@ from mtmm_lib.training import fit
 
 
 def gradients(model):
-    return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad
+        for name, p in model.named_parameters()
+    }
 
 
 def of_one_term(choose):
@@ -39,21 +42,34 @@ def test_any_subset_of_the_tasks():
     model, data = build(), samples()
     output = model(data)
     losses = model.losses(output, data)
-    used = StaticWeights({"kind": 2.0}).backward({"size": losses["size"]}, output, model)
+    used = StaticWeights({"kind": 2.0}).backward(
+        {"size": losses["size"]}, output, model
+    )
     assert used == {"size": 1.0}
-    assert model.heads["kind"].weight.grad is None and model.heads["size"].weight.grad is not None
+    assert (
+        model.heads["kind"].weight.grad is None
+        and model.heads["size"].weight.grad is not None
+    )
 
 
 def test_a_weight_for_an_unknown_task_is_refused():
     with pytest.raises(
-        ValueError, match=r"weights for \['speed'\], but the model's tasks are \['kind', 'size'\]"
+        ValueError,
+        match=r"weights for \['speed'\], but the model's tasks are \['kind', 'size'\]",
     ):
-        fit(build(), samples(), epochs=1, balancer=StaticWeights({"speed": 1.0}), progress=False)
+        fit(
+            build(),
+            samples(),
+            epochs=1,
+            balancer=StaticWeights({"speed": 1.0}),
+            progress=False,
+        )
 
 
 def test_every_balancer_is_listed_under_its_name():
     assert list(LOSS_BALANCERS) == (
-        "StaticWeights UncertaintyWeights RandomWeights DynamicWeightAverage GeometricMean SmoothTchebycheff "
+        "StaticWeights UncertaintyWeights RandomWeights DynamicWeightAverage "
+        "GeometricMean SmoothTchebycheff "
         "FAMO GradNorm".split()
     )
     assert LOSS_BALANCERS["StaticWeights"] is StaticWeights
@@ -74,7 +90,9 @@ class Recorder(StaticWeights):
     def after_step(self, losses):
         after = losses()
         assert not any(loss.requires_grad for loss in after.values())
-        self.steps.append((self.before, {name: loss.item() for name, loss in after.items()}))
+        self.steps.append(
+            (self.before, {name: loss.item() for name, loss in after.items()})
+        )
 
     def after_epoch(self, losses):
         self.epochs.append(losses)
@@ -82,12 +100,26 @@ class Recorder(StaticWeights):
 
 def test_balancers_hear_of_steps_and_epochs():
     recorder = Recorder()
-    history = fit(build(), samples(40), epochs=2, batch_size=20, lr=1e-3, balancer=recorder, progress=False)
+    history = fit(
+        build(),
+        samples(40),
+        epochs=2,
+        batch_size=20,
+        lr=1e-3,
+        balancer=recorder,
+        progress=False,
+    )
     assert recorder.epochs == history.train_loss
     assert len(recorder.steps) == 4
-    # A small step along the gradient of the sum makes the sum smaller on the batch it was computed from.
-    assert all(sum(after.values()) < sum(before.values()) for before, after in recorder.steps)
-    first = {name: sum(before[name] for before, _ in recorder.steps[:2]) / 2 for name in ("kind", "size")}
+    # A small step along the gradient of the sum makes the sum smaller on the batch it
+    # was computed from.
+    assert all(
+        sum(after.values()) < sum(before.values()) for before, after in recorder.steps
+    )
+    first = {
+        name: sum(before[name] for before, _ in recorder.steps[:2]) / 2
+        for name in ("kind", "size")
+    }
     assert history.train_loss[0] == pytest.approx(first)
 
 
@@ -102,5 +134,12 @@ def test_backward_alone_makes_a_balancer():
             losses[name].backward()
             return {other: float(other == name) for other in losses}
 
-    history = fit(build(), samples(40), epochs=1, batch_size=10, balancer=Alternating(), progress=False)
+    history = fit(
+        build(),
+        samples(40),
+        epochs=1,
+        batch_size=10,
+        balancer=Alternating(),
+        progress=False,
+    )
     assert history.weights[0] == {"kind": 0.5, "size": 0.5}

@@ -55,7 +55,9 @@ def timeless(history):
 @pytest.mark.parametrize("validate", [False, True])
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, stop, validate):
     data, valid = samples(), None
-    if validate:  # on targets of the opposite sign, so that the best epoch lies before the interruption
+    # on targets of the opposite sign, so that the best epoch lies before the
+    # interruption
+    if validate:
         valid = samples(seed=1)
         valid.targets["size"].neg_()
     whole, broken = build(dropout=0.3), build(dropout=0.3)
@@ -63,9 +65,18 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, stop, vali
     assert expected.best_epoch == (0 if validate else None)
     file = tmp_path / "new folder" / "run.pt"
     with pytest.raises(Interrupted):
-        train(broken, data, valid=valid, balancer=Counting(stop), checkpoint=file, **settings)
+        train(
+            broken,
+            data,
+            valid=valid,
+            balancer=Counting(stop),
+            checkpoint=file,
+            **settings,
+        )
     resumed = build(seed=99, dropout=0.3)
-    history = train(resumed, data, valid=valid, balancer=Counting(), checkpoint=file, **settings)
+    history = train(
+        resumed, data, valid=valid, balancer=Counting(), checkpoint=file, **settings
+    )
     assert same(weights(whole), weights(resumed))
     assert timeless(history) == timeless(expected)
 
@@ -75,7 +86,9 @@ def test_a_finished_run_returns_at_once(tmp_path):
     model = build()
     history = train(model, data, valid=data, checkpoint=file, **settings)
     other = build(seed=5)
-    other.register_forward_hook(lambda *_: pytest.fail("a finished run computes nothing"))
+    other.register_forward_hook(
+        lambda *_: pytest.fail("a finished run computes nothing")
+    )
     again = train(other, data, valid=data, checkpoint=str(file), **settings)
     assert again == history
     assert same(weights(model), weights(other))
@@ -92,7 +105,10 @@ def test_a_finished_run_returns_at_once(tmp_path):
         ({"seed": 4}, "seed: 3 then, 4 now"),
         ({"precision": "bf16"}, "precision: float32 then, bf16 now"),
         ({"optimizer": torch.optim.SGD}, "optimizer: AdamW then, SGD now"),
-        ({"balancer": StaticWeights({"size": 2.0})}, r"balancer: StaticWeights\({}\) then"),
+        (
+            {"balancer": StaticWeights({"size": 2.0})},
+            r"balancer: StaticWeights\({}\) then",
+        ),
         ({"train": samples(seed=9)}, "train: 48 samples, .* then, 48 samples, .* now"),
         ({"valid": samples(seed=9)}, "valid: none then, 48 samples"),
         ({"model": build(dropout=0.1)}, "model: "),
@@ -113,7 +129,9 @@ class Malicious:
         return Path.touch, (Path(os.environ["MTMM_TEST_TOUCHED"]),)
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_and_runs_no_code(tmp_path, monkeypatch):
+def test_a_file_that_is_no_checkpoint_is_refused_and_runs_no_code(
+    tmp_path, monkeypatch
+):
     file, touched = tmp_path / "run.pt", tmp_path / "touched"
     monkeypatch.setenv("MTMM_TEST_TOUCHED", str(touched))
     run = {"model": build(), "train": samples(), "checkpoint": file, **settings}
@@ -129,7 +147,9 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_runs_no_code(tmp_path, monk
         pickle.dumps(Malicious(), protocol=2),
     ):
         file.write_bytes(bad)
-        with pytest.raises(ValueError, match="run.pt is no checkpoint of fit, or a damaged one"):
+        with pytest.raises(
+            ValueError, match="run.pt is no checkpoint of fit, or a damaged one"
+        ):
             train(**run)
         assert file.read_bytes() == bad
     torch.save({"fingerprint": Malicious(), "history": {}}, file)
@@ -168,7 +188,8 @@ def test_kill_9_in_mid_training_then_resume(tmp_path, moment):
     command = [sys.executable, str(KILLED), str(file), moment]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            # The run says so in the middle of its third epoch, or of writing its third file, and waits there.
+            # The run says so in the middle of its third epoch, or of writing its third
+            # file, and waits there.
             assert process.stdout.readline() == "in the middle\n"
         finally:
             process.send_signal(signal.SIGKILL)

@@ -1,4 +1,5 @@
-"""A file answers as the model does, for any composition, for batches of any size, and without the library."""
+"""A file answers as the model does, for any composition, for batches of any size, and
+without the library."""
 
 import json
 import logging
@@ -18,7 +19,8 @@ from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEnc
 from mtmm_lib.model import DecisionFusion, Model, Output
 from mtmm_lib.tasks import Classification, Regression
 
-# PyTorch's trace of its own tracing is made for nobody, unless somebody listens, as pytest does.
+# PyTorch's trace of its own tracing is made for nobody, unless somebody listens, as
+# pytest does.
 logging.getLogger("torch.__trace").propagate = False
 
 both_kinds = pytest.mark.parametrize("kind", ["onnx", "pt2"])
@@ -34,7 +36,10 @@ def samples(size=6, seed=0, absent=False, lengths=False):
     }
     present = {"audio": torch.arange(size) % 2 == 0} if absent else {}
     count = {"text": torch.randint(1, 5, (size,), generator=g)} if lengths else {}
-    targets = {"digit": torch.randint(0, 5, (size,), generator=g), "ink": torch.randn(size, 2, generator=g)}
+    targets = {
+        "digit": torch.randint(0, 5, (size,), generator=g),
+        "ink": torch.randn(size, 2, generator=g),
+    }
     return Batch(inputs, targets, present, count)
 
 
@@ -47,12 +52,17 @@ def encoder(modality, tokens=False):
 
 
 def build(
-    fusing=fusion.GatedFusion, sharing_=sharing.HardSharing, modalities=("image", "audio"), tokens=False
+    fusing=fusion.GatedFusion,
+    sharing_=sharing.HardSharing,
+    modalities=("image", "audio"),
+    tokens=False,
 ):
     torch.manual_seed(0)
     encoders = {m: encoder(m, tokens) for m in modalities}
     tasks = [task.name for task in TASKS]
-    return Model(encoders, fusing(dict.fromkeys(modalities, 8), 8), sharing_(tasks, 8, 8), TASKS)
+    return Model(
+        encoders, fusing(dict.fromkeys(modalities, 8), 8), sharing_(tasks, 8, 8), TASKS
+    )
 
 
 def agree(file, model, batch):
@@ -65,27 +75,39 @@ def agree(file, model, batch):
 @both_kinds
 def test_the_file_gives_the_models_predictions_for_batches_of_any_size(kind, tmp_path):
     model = build(modalities=("image", "audio", "text"))
-    file = export(model, samples(4, absent=True, lengths=True), tmp_path / f"model.{kind}")
+    file = export(
+        model, samples(4, absent=True, lengths=True), tmp_path / f"model.{kind}"
+    )
     for size in (1, 2, 4, 33):
         agree(file, model, samples(size, seed=size, absent=True, lengths=True))
 
 
 class Side(nn.Module):
-    """Models side by side, each under its name: what one export proves for all of them."""
+    """Models side by side, each under its name: what one export proves for all of
+    them."""
 
     def __init__(self, models):
         super().__init__()
         self.models, self.tasks = nn.ModuleDict(models), dict.fromkeys(models)
 
     def forward(self, batch):
-        return Output({name: model(batch).predictions["digit"] for name, model in self.models.items()})
+        return Output(
+            {
+                name: model(batch).predictions["digit"]
+                for name, model in self.models.items()
+            }
+        )
 
 
 def test_fusions_of_vectors_and_of_tokens_can_be_exported(tmp_path):
     """Two modalities, of which one may be absent."""
     names = ("ConcatFusion", "SumFusion", "FiLMFusion", "CrossModalFusion")
     model = Side({name: build(fusion.ALL[name], tokens=True) for name in names})
-    agree(export(model, samples(absent=True), tmp_path / "model.pt2"), model, samples(9, 1, absent=True))
+    agree(
+        export(model, samples(absent=True), tmp_path / "model.pt2"),
+        model,
+        samples(9, 1, absent=True),
+    )
 
 
 def test_every_sharing_can_be_exported(tmp_path):
@@ -95,8 +117,14 @@ def test_every_sharing_can_be_exported(tmp_path):
 
 def test_every_decision_fusion_can_be_exported(tmp_path):
     alone = {m: build(fusion.ConcatFusion, modalities=(m,)) for m in ("image", "audio")}
-    model = Side({how: DecisionFusion(alone, how) for how in ("mean", "product", "learned")})
-    agree(export(model, samples(absent=True), tmp_path / "model.pt2"), model, samples(9, 1, absent=True))
+    model = Side(
+        {how: DecisionFusion(alone, how) for how in ("mean", "product", "learned")}
+    )
+    agree(
+        export(model, samples(absent=True), tmp_path / "model.pt2"),
+        model,
+        samples(9, 1, absent=True),
+    )
 
 
 @both_kinds
@@ -109,7 +137,9 @@ def test_the_file_reads_what_the_model_uses_and_nothing_else(kind, tmp_path):
     assert predictor.outputs == ("digit", "ink")
     batch = samples(3, 1)  # where nothing is said about presence, all is there
     expected = model.eval()(batch).predictions["digit"]
-    torch.testing.assert_close(predictor(batch)["digit"], expected.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        predictor(batch)["digit"], expected.detach(), rtol=1e-4, atol=1e-5
+    )
 
 
 @both_kinds
@@ -125,10 +155,13 @@ def test_what_an_absent_input_holds_makes_no_difference(kind, tmp_path):
 def test_a_batch_that_does_not_fit_is_refused(kind, tmp_path):
     predictor = load(export(build(), samples(), tmp_path / f"model.{kind}"))
     with pytest.raises(
-        KeyError, match=r"the file reads \['image', 'audio'\], and the batch has no \['audio'\]"
+        KeyError,
+        match=r"the file reads \['image', 'audio'\], and the batch has no \['audio'\]",
     ):
         predictor(Batch({"image": torch.zeros(2, 1, 8, 8)}))
-    with pytest.raises(ValueError, match=r"'audio' is absent .* an example that has present\['audio'\]"):
+    with pytest.raises(
+        ValueError, match=r"'audio' is absent .* an example that has present\['audio'\]"
+    ):
         predictor(samples(absent=True))
 
 
@@ -148,11 +181,14 @@ def test_a_slice_does_not_bring_its_whole_along(tmp_path):
 
 
 def test_onnx_runtime_alone_answers(tmp_path):
-    """Neither PyTorch nor this library is needed: names and shapes are all that one has to know."""
+    """Neither PyTorch nor this library is needed: names and shapes are all that one has
+    to know."""
     model, batch = build().eval(), samples(3, 1)
     file = export(model, samples(), tmp_path / "model.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"], "one file"
-    np.savez(tmp_path / "batch.npz", image=batch.inputs["image"], audio=batch.inputs["audio"])
+    np.savez(
+        tmp_path / "batch.npz", image=batch.inputs["image"], audio=batch.inputs["audio"]
+    )
     code = """
 import json, sys, numpy, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
@@ -178,7 +214,10 @@ def test_a_file_that_answers_otherwise_is_not_passed_over(tmp_path, monkeypatch)
 
     model = build()
     model.encoders["image"] = Restless(1, 8)
-    with pytest.raises(RuntimeError, match="answers otherwise than the model: task 'digit' differs by up to"):
+    with pytest.raises(
+        RuntimeError,
+        match="answers otherwise than the model: task 'digit' differs by up to",
+    ):
         export(model, samples(), tmp_path / "model.pt2")
 
 

@@ -6,7 +6,13 @@ import os
 import numpy as np
 import pytest
 import torch
-from training_problem import TetheredSharing, build, largest_difference, samples, weights
+from training_problem import (
+    TetheredSharing,
+    build,
+    largest_difference,
+    samples,
+    weights,
+)
 
 from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.experiments import fit_many, paired_gain, repeat, scale
@@ -31,7 +37,9 @@ class TestRepeat:
         shared = repeat(draw, range(4), n_jobs=2)
         columns = ["one", "other"]
         assert alone[columns].equals(shared[columns])
-        assert set(alone["worker"]) == {os.getpid()} and os.getpid() not in set(shared["worker"])
+        assert set(alone["worker"]) == {os.getpid()} and os.getpid() not in set(
+            shared["worker"]
+        )
         monkeypatch.setenv("MTMM_JOBS", "2")
         assert os.getpid() not in set(repeat(draw, range(4))["worker"])
 
@@ -40,7 +48,9 @@ class TestRepeat:
             repeat(draw, [1, 2, 1])
         with pytest.raises(ValueError, match="at least one seed"):
             repeat(draw, [])
-        with pytest.raises(TypeError, match="result 'a' of seed 3 is .* expected a number"):
+        with pytest.raises(
+            TypeError, match="result 'a' of seed 3 is .* expected a number"
+        ):
             repeat(lambda seed: {"a": {"b": 1.0}}, [3])
 
 
@@ -55,12 +65,16 @@ class TestPairedGain:
         assert paired_gain(frame, "other", "one").mean == pytest.approx(-gain.mean)
 
     def test_what_both_share_cancels(self):
-        frame = repeat(lambda seed: {"a": 1000.0 * seed + 2, "b": 1000.0 * seed}, range(5))
+        frame = repeat(
+            lambda seed: {"a": 1000.0 * seed + 2, "b": 1000.0 * seed}, range(5)
+        )
         gain = paired_gain(frame, "a", "b")
         assert (gain.mean, gain.se) == (2, 0)
 
     def test_bad_input_is_refused(self):
-        frame = repeat(lambda seed: {"a": 1.0, "b": math.nan if seed == 1 else 0.0}, range(3))
+        frame = repeat(
+            lambda seed: {"a": 1.0, "b": math.nan if seed == 1 else 0.0}, range(3)
+        )
         with pytest.raises(KeyError, match="no column 'c'"):
             paired_gain(frame, "a", "c")
         with pytest.raises(ValueError, match=r"NaN for seeds \[1\]"):
@@ -88,7 +102,8 @@ class TestFitMany:
     def test_each_model_is_what_fit_makes_of_it(self, missing, sharing):
         seeds = [3, 4, 5]
         train = [samples(23, seed, missing=missing) for seed in seeds]
-        if missing:  # most batches then have no label of the one or the other task, some of none
+        # most batches then have no label of the one or the other task, some of none
+        if missing:
             for data in train:
                 data.targets["kind"][4:] = -1
                 data.targets["size"][:-5] = math.nan
@@ -97,11 +112,28 @@ class TestFitMany:
         def make():
             return build(int(torch.initial_seed()), sharing=sharing)
 
-        models = fit_many(make, train, seeds=seeds, valid=valid, weights={"size": 0.3}, **self.settings)
-        for seed, data, held_out, model in zip(seeds, train, valid, models, strict=True):
+        models = fit_many(
+            make,
+            train,
+            seeds=seeds,
+            valid=valid,
+            weights={"size": 0.3},
+            **self.settings,
+        )
+        for seed, data, held_out, model in zip(
+            seeds, train, valid, models, strict=True
+        ):
             alone = build(seed, sharing=sharing)
             balancer = StaticWeights({"size": 0.3})
-            fit(alone, data, valid=held_out, seed=seed, balancer=balancer, progress=False, **self.settings)
+            fit(
+                alone,
+                data,
+                valid=held_out,
+                seed=seed,
+                balancer=balancer,
+                progress=False,
+                **self.settings,
+            )
             assert largest_difference(weights(alone), weights(model)) < 1e-4
 
     def test_without_validation_the_last_weights_stay(self):
@@ -149,9 +181,13 @@ class TestFitMany:
     def test_dropout_differs_between_models(self):
         # Twenty times one sample, so that the models' orders cannot make a difference.
         train = [samples(1, missing=False)[torch.zeros(20, dtype=torch.long)]] * 2
-        one, other = fit_many(lambda: build(1), train, seeds=[0, 1], epochs=1, batch_size=20)
+        one, other = fit_many(
+            lambda: build(1), train, seeds=[0, 1], epochs=1, batch_size=20
+        )
         assert largest_difference(weights(one), weights(other)) < 1e-6
-        one, other = fit_many(lambda: build(1, dropout=0.5), train, seeds=[0, 1], epochs=1, batch_size=20)
+        one, other = fit_many(
+            lambda: build(1, dropout=0.5), train, seeds=[0, 1], epochs=1, batch_size=20
+        )
         assert largest_difference(weights(one), weights(other)) > 1e-4
 
     def test_bad_input_is_refused(self):
@@ -166,9 +202,15 @@ class TestFitMany:
             fit_many(build, [data, data[:5]], seeds=[0, 1], epochs=1)
         with pytest.raises(ValueError, match=r"weights for \['speed'\]"):
             fit_many(build, [data], seeds=[0], weights={"speed": 1.0}, epochs=1)
-        widths = iter([[Regression("size")], [Regression("size"), Classification("kind", 3)]])
+        widths = iter(
+            [[Regression("size")], [Regression("size"), Classification("kind", 3)]]
+        )
         with pytest.raises(ValueError, match="one architecture"):
-            fit_many(lambda: build(tasks=next(widths)), [data, data], seeds=[0, 1], epochs=1)
+            fit_many(
+                lambda: build(tasks=next(widths)), [data, data], seeds=[0, 1], epochs=1
+            )
         data.inputs["image"][2] = math.nan
-        with pytest.raises(TrainingError, match="task 'kind' is not finite for seed 9 in epoch 0"):
+        with pytest.raises(
+            TrainingError, match="task 'kind' is not finite for seed 9 in epoch 0"
+        ):
             fit_many(build, [data], seeds=[9], epochs=1)

@@ -6,7 +6,14 @@ import math
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
-from training_problem import TetheredSharing, build, largest_difference, same, samples, weights
+from training_problem import (
+    TetheredSharing,
+    build,
+    largest_difference,
+    same,
+    samples,
+    weights,
+)
 
 from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch
@@ -20,7 +27,9 @@ from mtmm_lib.training import TrainingError, evaluate, fit, permutation
 quiet = functools.partial(fit, progress=False, device="cpu")
 
 
-def by_hand(model, data, epochs, batch_size, seed=0, lr=1e-3, weight_decay=0.0, make=None):
+def by_hand(
+    model, data, epochs, batch_size, seed=0, lr=1e-3, weight_decay=0.0, make=None
+):
     make = make or functools.partial(torch.optim.AdamW, fused=True)
     optimizer = make(model.parameters(), lr=lr, weight_decay=weight_decay)
     model.train()
@@ -29,7 +38,9 @@ def by_hand(model, data, epochs, batch_size, seed=0, lr=1e-3, weight_decay=0.0, 
             batch = data[chosen]
             optimizer.zero_grad()
             output = model(batch)
-            sum([*model.losses(output, batch).values(), *output.penalties.values()]).backward()
+            sum(
+                [*model.losses(output, batch).values(), *output.penalties.values()]
+            ).backward()
             optimizer.step()
 
 
@@ -101,7 +112,9 @@ def test_restores_the_epoch_with_the_lowest_mean_validation_loss():
     assert evaluate(model, valid) == pytest.approx(history.valid[history.best_epoch])
     whole = model.eval()(valid)
     for name, loss in model.losses(whole, valid).items():
-        assert loss.item() == pytest.approx(history.valid_loss[history.best_epoch][name], rel=1e-5)
+        assert loss.item() == pytest.approx(
+            history.valid_loss[history.best_epoch][name], rel=1e-5
+        )
 
 
 def test_only_supervised_tasks_choose_the_epoch():
@@ -125,13 +138,17 @@ def test_a_loss_that_is_not_finite_is_named(value):
     late = permutation(48, 0, 1)[20]  # epoch 1, third batch of 8: the ninth step of all
     data.inputs["image"][late] = value
     first = permutation(48, 0, 0).tolist().index(int(late)) // 8 + 1
-    with pytest.raises(TrainingError, match=rf"task 'kind' is (nan|inf) at step {first} \(epoch 0\)"):
+    with pytest.raises(
+        TrainingError, match=rf"task 'kind' is (nan|inf) at step {first} \(epoch 0\)"
+    ):
         quiet(build(), data, epochs=2, batch_size=8)
     data = samples(missing=False)
     data.targets["size"][late] = math.inf
     with pytest.raises(TrainingError, match=rf"task 'size' is inf at step {first} "):
         quiet(build(), data, epochs=2, batch_size=8)
-    with pytest.raises(TrainingError, match="validation loss of task 'size' is inf after epoch 0"):
+    with pytest.raises(
+        TrainingError, match="validation loss of task 'size' is inf after epoch 0"
+    ):
         quiet(build(), samples(), valid=data, epochs=2)
 
 
@@ -143,8 +160,13 @@ def test_a_task_without_labels_in_a_batch_leaves_its_head_alone():
     history = quiet(model, data, epochs=2, batch_size=4, lr=0.1, weight_decay=0.5)
     after = weights(model)
     still = {name for name in before if torch.equal(before[name], after[name])}
-    assert {name for name in still if name.startswith("heads.")} == {"heads.size.weight", "heads.size.bias"}
-    assert all(losses.keys() == {"kind"} for losses in history.train_loss + history.weights)
+    assert {name for name in still if name.startswith("heads.")} == {
+        "heads.size.weight",
+        "heads.size.bias",
+    }
+    assert all(
+        losses.keys() == {"kind"} for losses in history.train_loss + history.weights
+    )
 
 
 def test_a_batch_without_any_label_takes_no_step():
@@ -167,7 +189,9 @@ def test_few_samples(n, batch_size):
     history = quiet(one, data, valid=data[:1], epochs=2, batch_size=batch_size)
     quiet(other, data, epochs=2, batch_size=batch_size)
     assert history.steps == [-(-n // batch_size)] * 2
-    assert all(math.isfinite(v) for losses in history.valid_loss for v in losses.values())
+    assert all(
+        math.isfinite(v) for losses in history.valid_loss for v in losses.values()
+    )
 
 
 def test_one_task_and_zero_epochs():
@@ -181,19 +205,31 @@ def test_one_task_and_zero_epochs():
 def test_a_data_loader_gives_what_memory_gives_in_the_same_order():
     data = samples()
     order = permutation(48, 0, 0).tolist()
-    loader = DataLoader(range(48), batch_size=10, sampler=order, collate_fn=lambda i: data[torch.tensor(i)])
+    loader = DataLoader(
+        range(48),
+        batch_size=10,
+        sampler=order,
+        collate_fn=lambda i: data[torch.tensor(i)],
+    )
     models = [build(dropout=0.3) for _ in range(3)]
     quiet(models[0], data, epochs=1, batch_size=10)
     quiet(models[1], loader, valid=DataLoader([data], batch_size=None), epochs=1)
     quiet(models[2], list(loader), epochs=1)
-    assert same(weights(models[0]), weights(models[1])) and same(weights(models[0]), weights(models[2]))
+    assert same(weights(models[0]), weights(models[1])) and same(
+        weights(models[0]), weights(models[2])
+    )
 
 
 def test_a_shuffling_data_loader_follows_the_seed():
     data, results = samples(), []
     for seed in (1, 1, 2):
         model = build()
-        loader = DataLoader(range(48), batch_size=8, shuffle=True, collate_fn=lambda i: data[torch.tensor(i)])
+        loader = DataLoader(
+            range(48),
+            batch_size=8,
+            shuffle=True,
+            collate_fn=lambda i: data[torch.tensor(i)],
+        )
         torch.manual_seed(len(results))  # what the caller drew before does not matter
         quiet(model, loader, epochs=2, seed=seed)
         results.append(weights(model))
@@ -251,18 +287,30 @@ def test_any_scale_of_the_data_stays_finite(inputs, targets):
     model = build()
     history = quiet(model, data, valid=data, epochs=3)
     assert all(value.isfinite().all() for value in weights(model).values())
-    assert all(math.isfinite(v) for losses in history.train_loss for v in losses.values())
+    assert all(
+        math.isfinite(v) for losses in history.train_loss for v in losses.values()
+    )
 
 
 def test_optimizer_by_class_and_by_instance():
     data = samples()
     models = [build() for _ in range(3)]
     sgd = functools.partial(torch.optim.SGD, momentum=0.9)
-    quiet(models[0], data, epochs=2, batch_size=16, lr=0.01, weight_decay=0.1, optimizer=sgd)
+    quiet(
+        models[0],
+        data,
+        epochs=2,
+        batch_size=16,
+        lr=0.01,
+        weight_decay=0.1,
+        optimizer=sgd,
+    )
     instance = sgd(models[1].parameters(), lr=0.01, weight_decay=0.1)
     quiet(models[1], data, epochs=2, batch_size=16, optimizer=instance)
     by_hand(models[2], data, 2, 16, lr=0.01, weight_decay=0.1, make=sgd)
-    assert same(weights(models[0]), weights(models[2])) and same(weights(models[1]), weights(models[2]))
+    assert same(weights(models[0]), weights(models[2])) and same(
+        weights(models[1]), weights(models[2])
+    )
 
 
 def test_bf16_computes_in_bfloat16_and_keeps_float32_weights():
@@ -291,8 +339,11 @@ def test_bf16_computes_in_bfloat16_and_keeps_float32_weights():
 
 
 def test_the_forward_pass_compiles_to_the_same(monkeypatch):
-    # The "eager" backend runs what was traced, without a compiler: what is tested is that it can be traced.
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    # The "eager" backend runs what was traced, without a compiler: what is tested is
+    # that it can be traced.
+    monkeypatch.setattr(
+        torch, "compile", functools.partial(torch.compile, backend="eager")
+    )
     data, one, other = samples(), build(), build()
     quiet(one, data, epochs=2, batch_size=16, compile=True)
     quiet(other, data, epochs=2, batch_size=16)
@@ -304,18 +355,31 @@ def test_late_fusion_trains_too():
 
     def alone(name, width):
         tasks = [Classification("kind", 3), Regression("size")]
-        parts = {name: MLPEncoder(width, 8)}, ConcatFusion({name: 8}, 8), HardSharing(["kind", "size"], 8, 8)
+        parts = (
+            {name: MLPEncoder(width, 8)},
+            ConcatFusion({name: 8}, 8),
+            HardSharing(["kind", "size"], 8, 8),
+        )
         return Model(*parts, tasks)
 
     data = Batch(data.inputs, data.targets)
-    model = DecisionFusion({"image": alone("image", 6), "sound": alone("sound", 4)}, combine="learned")
+    model = DecisionFusion(
+        {"image": alone("image", 6), "sound": alone("sound", 4)}, combine="learned"
+    )
     history = quiet(model, data, valid=data, epochs=20, lr=0.01)
     assert sum(history.valid_loss[-1].values()) < sum(history.valid_loss[0].values())
 
 
 def test_history_as_a_table():
     data = samples()
-    history = quiet(build(), data, valid=data, epochs=3, batch_size=16, balancer=StaticWeights({"size": 0.5}))
+    history = quiet(
+        build(),
+        data,
+        valid=data,
+        epochs=3,
+        batch_size=16,
+        balancer=StaticWeights({"size": 0.5}),
+    )
     frame = history.frame()
     assert len(frame) == len(history) == 3 and frame.index.name == "epoch"
     assert set(frame.columns) == {"steps", "seconds"} | {
@@ -323,7 +387,9 @@ def test_history_as_a_table():
         for group in ("train_loss", "valid_loss", "valid", "weights")
         for task in ("kind", "size")
     }
-    assert list(frame["train_loss.size"]) == [losses["size"] for losses in history.train_loss]
+    assert list(frame["train_loss.size"]) == [
+        losses["size"] for losses in history.train_loss
+    ]
     assert set(frame["weights.size"]) == {0.5} and set(frame["steps"]) == {3}
     assert "valid.kind" not in quiet(build(), data, epochs=1).frame()
 
@@ -348,11 +414,14 @@ def test_a_validation_set_without_labels_is_refused_before_training():
     valid = samples(8)
     valid.targets["size"][:] = math.nan
     model = build()
-    assert quiet(model, samples(), valid=valid, epochs=1).valid_loss[0].keys() == {"kind"}
+    assert quiet(model, samples(), valid=valid, epochs=1).valid_loss[0].keys() == {
+        "kind"
+    }
     valid.targets["kind"][:] = -1
     before = weights(model)
     with pytest.raises(
-        ValueError, match=r"valid has no label for any of the supervised tasks \['kind', 'size'\]"
+        ValueError,
+        match=r"valid has no label for any of the supervised tasks \['kind', 'size'\]",
     ):
         quiet(model, samples(), valid=valid, epochs=1)
     assert same(before, weights(model))
@@ -373,24 +442,35 @@ class TestEvaluate:
     def test_metrics_come_from_all_samples_at_once(self, monkeypatch):
         class Median(Regression):
             def metric(self, output, batch):
-                return (output.predictions["size"][:, 0] - batch.targets["size"]).nanmedian()
+                return (
+                    output.predictions["size"][:, 0] - batch.targets["size"]
+                ).nanmedian()
 
         model, data = build(tasks=[Median("size")]), samples(50)
         whole = evaluate(model, data)
         monkeypatch.setattr("mtmm_lib.training.CHUNK", 7)
         assert evaluate(model, data) == pytest.approx(whole)
-        loader = DataLoader(range(50), batch_size=9, collate_fn=lambda i: data[torch.tensor(i)])
+        loader = DataLoader(
+            range(50), batch_size=9, collate_fn=lambda i: data[torch.tensor(i)]
+        )
         assert evaluate(model, loader) == pytest.approx(whole)
 
     def test_counts_labelled_samples_alone(self):
         model, data = build(), samples(60)
         kept = ~data.targets["size"].isnan()
         predicted = model(data).predictions
-        expected = (predicted["size"][kept, 0] - data.targets["size"][kept]).square().mean().sqrt()
+        expected = (
+            (predicted["size"][kept, 0] - data.targets["size"][kept])
+            .square()
+            .mean()
+            .sqrt()
+        )
         assert evaluate(model, data)["size"] == pytest.approx(expected.item(), rel=1e-5)
         known = data.targets["kind"] >= 0
         right = predicted["kind"][known].argmax(1) == data.targets["kind"][known]
-        assert evaluate(model, data)["kind"] == pytest.approx(right.float().mean().item())
+        assert evaluate(model, data)["kind"] == pytest.approx(
+            right.float().mean().item()
+        )
 
     def test_a_task_without_labels_is_nan(self):
         data = samples(10)

@@ -1,4 +1,5 @@
-"""Loss balancers against their formulas, differentiated by autograd, and optimised by PyTorch's own Adam."""
+"""Loss balancers against their formulas, differentiated by autograd, and optimised by
+PyTorch's own Adam."""
 
 from __future__ import annotations
 
@@ -9,7 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from training_problem import TetheredSharing, build, largest_difference, same, samples, weights
+from training_problem import (
+    TetheredSharing,
+    build,
+    largest_difference,
+    same,
+    samples,
+    weights,
+)
 
 from mtmm_lib.balancing import (
     FAMO,
@@ -40,29 +48,42 @@ def labelled(n: int = 48, seed: int = 0, **how):
 
 
 def gradients(model) -> dict[str, torch.Tensor]:
-    return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+    return {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in model.named_parameters()
+    }
 
 
 def tasks(**gaussian: bool) -> SimpleNamespace:
     """A model as far as the weights depend on it: its tasks."""
     return SimpleNamespace(
-        tasks={name: SimpleNamespace(gaussian=yes, balanced=True) for name, yes in gaussian.items()}
+        tasks={
+            name: SimpleNamespace(gaussian=yes, balanced=True)
+            for name, yes in gaussian.items()
+        }
     )
 
 
 def weights_by_autograd(objective, losses: dict[str, float]) -> dict[str, float]:
     """What each loss counts in the gradient of a function of the losses."""
-    values = torch.tensor(list(losses.values()), dtype=torch.float64, requires_grad=True)
+    values = torch.tensor(
+        list(losses.values()), dtype=torch.float64, requires_grad=True
+    )
     (slope,) = torch.autograd.grad(objective(values), values)
     return dict(zip(losses, slope.tolist(), strict=True))
 
 
-# --- all of them -----------------------------------------------------------------------------------
+# --- all of them
+# -----------------------------------------------------------------------------------
 
 
 @every
 def test_the_update_is_the_weighted_sum_heads_included_and_the_penalties(make):
-    model, data, balancer = build(tasks=three(), sharing=TetheredSharing), labelled(), make()
+    model, data, balancer = (
+        build(tasks=three(), sharing=TetheredSharing),
+        labelled(),
+        make(),
+    )
     for _ in range(3):  # what is learned changes nothing about that
         model.zero_grad()
         output = model(data)
@@ -71,11 +92,16 @@ def test_the_update_is_the_weighted_sum_heads_included_and_the_penalties(make):
         model.zero_grad()
         output = model(data)
         losses = model.losses(output, data)
-        sum([used[name] * losses[name] for name in losses] + [*output.penalties.values()]).backward()
+        sum(
+            [used[name] * losses[name] for name in losses]
+            + [*output.penalties.values()]
+        ).backward()
         for name, expected in gradients(model).items():
             assert torch.allclose(found[name], expected, atol=1e-6), name
         if hasattr(balancer, "after_step"):
-            balancer.after_step(lambda: {name: 0.9 * loss.detach() for name, loss in losses.items()})  # noqa: B023
+            balancer.after_step(
+                lambda: {name: 0.9 * loss.detach() for name, loss in losses.items()}
+            )  # noqa: B023
 
 
 @every
@@ -84,14 +110,21 @@ def test_trains_with_missing_labels_and_tasks_that_come_and_go(make):
     data.targets["kind"][:20] = -1
     data.targets["loud"][10:] = torch.nan
     history = quiet(build(tasks=three()), data, epochs=4, batch_size=3, balancer=make())
-    assert all(np.isfinite(list(losses.values())).all() for losses in history.train_loss + history.weights)
+    assert all(
+        np.isfinite(list(losses.values())).all()
+        for losses in history.train_loss + history.weights
+    )
 
 
 @every
 @pytest.mark.parametrize("number", [1, 2])
 def test_learns_what_can_be_learned(make, number):
     signals = [Classification("kind", 3), Regression("size")][-number:]
-    model, data, fresh = build(tasks=signals), samples(512, 1), samples(512, 2, missing=False)
+    model, data, fresh = (
+        build(tasks=signals),
+        samples(512, 1),
+        samples(512, 2, missing=False),
+    )
     before = evaluate(model, fresh)["size"]
     history = quiet(model, data, epochs=40, lr=0.01, balancer=make())
     assert evaluate(model, fresh)["size"] < before / 2
@@ -100,7 +133,11 @@ def test_learns_what_can_be_learned(make, number):
 
 @every
 def test_what_is_learned_is_in_the_checkpoint(tmp_path, make):
-    data, file, settings = labelled(), tmp_path / "run.pt", {"epochs": 5, "batch_size": 8, "lr": 0.01}
+    data, file, settings = (
+        labelled(),
+        tmp_path / "run.pt",
+        {"epochs": 5, "batch_size": 8, "lr": 0.01},
+    )
     whole, broken, resumed = (build(tasks=three()) for _ in range(3))
     quiet(whole, data, balancer=make(), **settings)
 
@@ -136,7 +173,9 @@ def test_tasks_that_want_no_part_are_added_as_they_are(make):
     expected = make().backward(without.losses(output, data), output, without)
     assert used["loud"] == 1.0
     if make is not SmoothTchebycheff:  # whose 1/T counts all tasks
-        assert {name: used[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+        assert {name: used[name] for name in expected} == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 @every
@@ -152,7 +191,9 @@ def test_losses_for_logarithms_may_be_zero_but_not_negative(make):
     model, data = build(), samples()
     output = model(data)
     losses = model.losses(output, data)
-    with pytest.raises(ValueError, match="takes logarithms, and the loss of task 'size' is -3"):
+    with pytest.raises(
+        ValueError, match="takes logarithms, and the loss of task 'size' is -3"
+    ):
         make().backward({**losses, "size": 0 * losses["size"] - 3}, output, model)
     used = make().backward({**losses, "size": 0 * losses["size"]}, output, model)
     assert all(math.isfinite(weight) for weight in used.values())
@@ -164,36 +205,57 @@ def test_weights_for_tasks_that_there_are_not():
         (SmoothTchebycheff(ideal={"speed": 1.0}), "ideals"),
         (FAMO(minima={"speed": 1.0}), "minima"),
     ):
-        with pytest.raises(ValueError, match=rf"has {kind} for \['speed'\], but the model's tasks are"):
+        with pytest.raises(
+            ValueError, match=rf"has {kind} for \['speed'\], but the model's tasks are"
+        ):
             quiet(build(), samples(), epochs=1, balancer=balancer)
     with pytest.raises(ValueError, match="mu needs to be positive, got 0"):
         SmoothTchebycheff(mu=0)
 
 
-# --- uncertainty -----------------------------------------------------------------------------------
+# --- uncertainty
+# -----------------------------------------------------------------------------------
 
 
 def test_uncertainty_weights_are_what_training_the_noise_along_gives():
-    """One optimizer for the model and the log-variances, all differentiated by autograd."""
+    """One optimizer for the model and the log-variances, all differentiated by
+    autograd."""
     data, lr = labelled(missing=False), 0.02
     ours, theirs = build(tasks=three()), build(tasks=three())
-    noise = {name: torch.zeros((), dtype=torch.float64, requires_grad=True) for name in ours.tasks}
+    noise = {
+        name: torch.zeros((), dtype=torch.float64, requires_grad=True)
+        for name in ours.tasks
+    }
     optimizer = torch.optim.Adam([*theirs.parameters(), *noise.values()], lr=lr)
     factors = {"kind": 1.0, "size": 0.5, "loud": 0.5}
     for _ in range(30):
         optimizer.zero_grad()
         losses = theirs.losses(theirs(data), data)
-        sum(factors[n] * (-noise[n]).exp() * losses[n] + noise[n] / 2 for n in losses).backward()
+        sum(
+            factors[n] * (-noise[n]).exp() * losses[n] + noise[n] / 2 for n in losses
+        ).backward()
         optimizer.step()
     balancer = UncertaintyWeights(lr=lr)
-    quiet(ours, data, epochs=30, batch_size=48, lr=lr, optimizer=torch.optim.Adam, balancer=balancer)
+    quiet(
+        ours,
+        data,
+        epochs=30,
+        batch_size=48,
+        lr=lr,
+        optimizer=torch.optim.Adam,
+        balancer=balancer,
+    )
     assert largest_difference(weights(ours), weights(theirs)) < 1e-4
     learned = {name: s.item() for name, s in noise.items()}
     assert balancer.log_variances == pytest.approx(learned, rel=1e-3, abs=1e-5)
 
 
 def test_the_uncertainty_objective_may_be_negative_and_nothing_is_clipped():
-    balancer, model, losses = UncertaintyWeights(lr=0.05), tasks(exact=True, vague=False), {}
+    balancer, model, losses = (
+        UncertaintyWeights(lr=0.05),
+        tasks(exact=True, vague=False),
+        {},
+    )
     for step in range(4000):
         losses = {"exact": 1e-6, "vague": 3.0}
         used = balancer.weigh(losses, model)
@@ -205,7 +267,8 @@ def test_the_uncertainty_objective_may_be_negative_and_nothing_is_clipped():
     assert sum(used[name] * losses[name] + s[name] / 2 for name in losses) < -4
 
 
-# --- random, DWA -----------------------------------------------------------------------------------
+# --- random, DWA
+# -----------------------------------------------------------------------------------
 
 
 def test_random_weights_sum_to_one_and_average_to_equal_ones():
@@ -214,7 +277,10 @@ def test_random_weights_sum_to_one_and_average_to_equal_ones():
     draws = [balancer.weigh(losses, None) for _ in range(3000)]
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()
-    assert all(sum(draw.values()) == pytest.approx(1) and min(draw.values()) > 0 for draw in draws)
+    assert all(
+        sum(draw.values()) == pytest.approx(1) and min(draw.values()) > 0
+        for draw in draws
+    )
     means = {name: np.mean([draw[name] for draw in draws]) for name in losses}
     assert means == pytest.approx(dict.fromkeys(losses, 1 / 3), abs=0.02)
     again = RandomWeights(seed=3)
@@ -231,20 +297,24 @@ def test_dynamic_weight_average_by_hand():
     expected = {"a": 2 * low / (low + high), "b": 2 * high / (low + high)}
     assert balancer.weigh(losses, model) == pytest.approx(expected)
     assert balancer.weigh({"b": 1.0}, model) == pytest.approx({"b": expected["b"]})
-    balancer.after_epoch(
-        {"a": 2.0}
-    )  # b had no label in a whole epoch: a stood still, and so, as far as known, did b
+    # b had no label in a whole epoch: a stood still, and so, as far as known, did b
+    balancer.after_epoch({"a": 2.0})
     assert balancer.weigh(losses, model) == pytest.approx(losses)
     balancer.after_epoch({"a": 1e9, "b": 1.0})
     assert all(math.isfinite(w) for w in balancer.weigh(losses, model).values())
 
 
-# --- functions of the losses -------------------------------------------------------------------------
+# --- functions of the losses
+# -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("losses", [{"a": 0.2, "b": 3.0}, {"a": 1e-5, "b": 1e5, "c": 1.0}, {"a": 2.0}])
+@pytest.mark.parametrize(
+    "losses", [{"a": 0.2, "b": 3.0}, {"a": 1e-5, "b": 1e5, "c": 1.0}, {"a": 2.0}]
+)
 def test_the_geometric_mean_has_the_gradient_of_its_formula(losses):
-    expected = weights_by_autograd(lambda values: values.prod() ** (1 / len(values)), losses)
+    expected = weights_by_autograd(
+        lambda values: values.prod() ** (1 / len(values)), losses
+    )
     found = GeometricMean().weigh(losses, None)
     assert found == pytest.approx(expected, rel=2e-3)
     assert sum(found[name] * losses[name] for name in losses) == pytest.approx(
@@ -254,7 +324,11 @@ def test_the_geometric_mean_has_the_gradient_of_its_formula(losses):
 
 @pytest.mark.parametrize("mu", [0.05, 1.0, 20.0])
 def test_smooth_tchebycheff_has_the_gradient_of_its_formula(mu):
-    losses, share, ideal = {"a": 0.7, "b": 0.9, "c": 0.4}, {"a": 0.5, "b": 0.3, "c": 0.2}, {"a": 0.1}
+    losses, share, ideal = (
+        {"a": 0.7, "b": 0.9, "c": 0.4},
+        {"a": 0.5, "b": 0.3, "c": 0.2},
+        {"a": 0.1},
+    )
 
     def objective(values):
         height = values - torch.tensor([0.1, 0, 0])
@@ -267,13 +341,16 @@ def test_smooth_tchebycheff_has_the_gradient_of_its_formula(mu):
 
 def test_smooth_tchebycheff_goes_from_the_largest_loss_to_a_weighted_sum():
     losses, model = {"a": 1.0, "b": 0.8}, tasks(a=True, b=True)
-    assert SmoothTchebycheff(mu=1e-3).weigh(losses, model) == pytest.approx({"a": 0.5, "b": 0}, abs=1e-9)
+    assert SmoothTchebycheff(mu=1e-3).weigh(losses, model) == pytest.approx(
+        {"a": 0.5, "b": 0}, abs=1e-9
+    )
     found = SmoothTchebycheff({"a": 0.9, "b": 0.1}, mu=1e6).weigh(losses, model)
     assert found == pytest.approx({"a": 0.45, "b": 0.05}, rel=1e-3)
     assert SmoothTchebycheff().weigh({"b": 0.8}, model) == {"b": 0.5}
 
 
-# --- FAMO ------------------------------------------------------------------------------------------
+# --- FAMO
+# ------------------------------------------------------------------------------------------
 
 
 def test_famo_is_its_algorithm_differentiated_by_autograd():
@@ -281,7 +358,10 @@ def test_famo_is_its_algorithm_differentiated_by_autograd():
     balancer = FAMO(lr=lr, weight_decay=decay, minima=lowest)
     scores = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([scores], lr=lr, weight_decay=decay)
-    rng, floor = np.random.default_rng(0), torch.tensor([0, -2.0, 0], dtype=torch.float64)
+    rng, floor = (
+        np.random.default_rng(0),
+        torch.tensor([0, -2.0, 0], dtype=torch.float64),
+    )
     before = torch.tensor([1.0, 5.0, 0.1], dtype=torch.float64)
     for _ in range(40):
         after = before * torch.from_numpy(rng.uniform(0.9, 1.0, 3))
@@ -294,7 +374,9 @@ def test_famo_is_its_algorithm_differentiated_by_autograd():
         (scores.grad,) = torch.autograd.grad(shares, scores, change)
         optimizer.step()
         before = after
-    assert list(balancer.scores.values()) == pytest.approx(scores.tolist(), rel=1e-5, abs=1e-9)
+    assert list(balancer.scores.values()) == pytest.approx(
+        scores.tolist(), rel=1e-5, abs=1e-9
+    )
 
 
 def test_famo_gives_less_to_what_falls_faster():
@@ -303,7 +385,9 @@ def test_famo_gives_less_to_what_falls_faster():
     for _ in range(50):
         used = balancer.weigh({"fast": fast, "slow": slow}, model)
         fast, slow = fast * 0.9, slow * 0.99
-        balancer.after_step(lambda: {"fast": torch.tensor(fast), "slow": torch.tensor(slow)})  # noqa: B023
+        balancer.after_step(
+            lambda: {"fast": torch.tensor(fast), "slow": torch.tensor(slow)}
+        )  # noqa: B023
     assert sum(used.values()) == pytest.approx(1)
     assert balancer.scores["fast"] < -0.5 < 0.5 < balancer.scores["slow"]
 
@@ -318,7 +402,8 @@ def test_famo_in_a_batch_without_some_task():
     assert balancer.scores["b"] == kept
 
 
-# --- GradNorm --------------------------------------------------------------------------------------
+# --- GradNorm
+# --------------------------------------------------------------------------------------
 
 
 def norms(model, data, level) -> torch.Tensor:
@@ -361,7 +446,8 @@ def test_gradnorm_is_its_algorithm_differentiated_by_autograd(level):
 
 
 def test_the_gradient_of_gradnorms_weights_reaches_nothing_else():
-    """The model's gradient is that of the weighted losses, and no second derivative of anything is in it."""
+    """The model's gradient is that of the weighted losses, and no second derivative of
+    anything is in it."""
     model, data = build(tasks=three()), labelled()
     for p in model.parameters():
         p.grad = torch.full_like(p, 2.0)  # what is there is added to
@@ -377,13 +463,22 @@ def test_the_gradient_of_gradnorms_weights_reaches_nothing_else():
 
 def test_gradnorm_makes_gradients_equally_long():
     """With α = 0, whatever the losses' units: here 1, 4 and 20."""
-    model, data, balancer = build(tasks=three()), labelled(), GradNorm(alpha=0.0, lr=0.01)
+    model, data, balancer = (
+        build(tasks=three()),
+        labelled(),
+        GradNorm(alpha=0.0, lr=0.01),
+    )
     units = dict(zip(model.tasks, (1.0, 4.0, 20.0), strict=True))
     for _ in range(800):
         output = model(data)
-        losses = {name: units[name] * loss for name, loss in model.losses(output, data).items()}
+        losses = {
+            name: units[name] * loss
+            for name, loss in model.losses(output, data).items()
+        }
         used = balancer.backward(losses, output, model)
-    scaled = norms(model, data, "features").numpy() * np.array([used[n] * units[n] for n in units])
+    scaled = norms(model, data, "features").numpy() * np.array(
+        [used[n] * units[n] for n in units]
+    )
     assert scaled.max() / scaled.min() < 1.6 and min(used.values()) > 0
     bare = norms(model, data, "features").numpy() * np.array(list(units.values()))
     assert bare.max() / bare.min() > 4
@@ -406,4 +501,6 @@ def test_gradnorm_in_batches_without_some_task_and_with_gradients_of_zero():
     assert balancer.weights == {"a": 1.0, "b": 1.0}
     for _ in range(500):
         balancer.weigh({"a": 1.0, "b": 1.0}, model, {"a": 1e8, "b": 1e-8})
-    assert min(balancer.weights.values()) > 0 and sum(balancer.weights.values()) == pytest.approx(2)
+    assert min(balancer.weights.values()) > 0 and sum(
+        balancer.weights.values()
+    ) == pytest.approx(2)

@@ -8,22 +8,39 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtmm_lib.metrics import delta_m, gradient_cosines, mutual_information, partial_information
+from mtmm_lib.metrics import (
+    delta_m,
+    gradient_cosines,
+    mutual_information,
+    partial_information,
+)
 
 positive = st.floats(0.01, 100)
 
 
 def test_by_hand():
     # Accuracy up by a tenth of its baseline, error down by a fifth: (10 + 20) / 2.
-    gain = delta_m({"digit": 0.88, "ink": 0.4}, {"digit": 0.8, "ink": 0.5}, {"digit": True, "ink": False})
+    gain = delta_m(
+        {"digit": 0.88, "ink": 0.4},
+        {"digit": 0.8, "ink": 0.5},
+        {"digit": True, "ink": False},
+    )
     assert gain == pytest.approx(15.0)
 
 
-@given(st.lists(st.tuples(positive, positive, st.booleans()), min_size=1, max_size=6), positive)
+@given(
+    st.lists(st.tuples(positive, positive, st.booleans()), min_size=1, max_size=6),
+    positive,
+)
 def test_units_do_not_matter_and_directions_flip_the_sign(rows, unit):
-    results, baseline, higher = ({str(i): row[k] for i, row in enumerate(rows)} for k in range(3))
+    results, baseline, higher = (
+        {str(i): row[k] for i, row in enumerate(rows)} for k in range(3)
+    )
     gain = delta_m(results, baseline, higher)
-    scaled = ({name: unit * value for name, value in numbers.items()} for numbers in (results, baseline))
+    scaled = (
+        {name: unit * value for name, value in numbers.items()}
+        for numbers in (results, baseline)
+    )
     assert delta_m(*scaled, higher) == pytest.approx(gain)
     flipped = {name: not direction for name, direction in higher.items()}
     assert delta_m(results, baseline, flipped) == pytest.approx(-gain)
@@ -35,7 +52,9 @@ def test_better_is_positive_for_negative_baselines_too():
 
 
 def test_the_named_tasks_are_averaged():
-    assert delta_m({"a": 2.0, "b": 9.0}, {"a": 1.0, "b": 1.0}, {"a": True}) == pytest.approx(100)
+    assert delta_m(
+        {"a": 2.0, "b": 9.0}, {"a": 1.0, "b": 1.0}, {"a": True}
+    ) == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +62,12 @@ def test_the_named_tasks_are_averaged():
     [
         ({"a": 1.0}, {"a": 1.0}, {}, "at least one task"),
         ({}, {"a": 1.0}, {"a": True}, "'a' is missing in results"),
-        ({"a": 1.0}, {"b": 1.0}, {"a": True}, r"'a' is missing in baseline, which has \['b'\]"),
+        (
+            {"a": 1.0},
+            {"b": 1.0},
+            {"a": True},
+            r"'a' is missing in baseline, which has \['b'\]",
+        ),
         ({"a": 1.0}, {"a": 0.0}, {"a": True}, "baseline of task 'a' is zero"),
         ({"a": math.nan}, {"a": 1.0}, {"a": True}, r"results\['a'\] is nan"),
         ({"a": 1.0}, {"a": math.inf}, {"a": True}, r"baseline\['a'\] is inf"),
@@ -96,7 +120,9 @@ def entropy(p: np.ndarray) -> float:
     return -sum(x * math.log2(x) for x in p.flatten() if x > 0)
 
 
-@given(tables, st.tuples(*[st.integers(1, 4)] * 3), st.sampled_from([0.02, 0.1, 1.0, 10.0]))
+@given(
+    tables, st.tuples(*[st.integers(1, 4)] * 3), st.sampled_from([0.02, 0.1, 1.0, 10.0])
+)
 @settings(max_examples=60, deadline=None)
 def test_the_parts_add_up_and_do_not_depend_on_names(rng, shape, evenness):
     p = rng.dirichlet(np.full(math.prod(shape), evenness)).reshape(shape)
@@ -105,7 +131,9 @@ def test_the_parts_add_up_and_do_not_depend_on_names(rng, shape, evenness):
     h1, h2, hy = entropy(p.sum((1, 2))), entropy(p.sum((0, 2))), entropy(p.sum((0, 1)))
     assert r + u1 == pytest.approx(h1 + hy - entropy(p.sum(1)), abs=1e-8)
     assert r + u2 == pytest.approx(h2 + hy - entropy(p.sum(0)), abs=1e-8)
-    assert r + u1 + u2 + s == pytest.approx(entropy(p.sum(2)) + hy - entropy(p), abs=1e-8)
+    assert r + u1 + u2 + s == pytest.approx(
+        entropy(p.sum(2)) + hy - entropy(p), abs=1e-8
+    )
     swapped = partial_information(p.transpose(1, 0, 2)[:, ::-1])
     assert swapped == pytest.approx((r, u2, u1, s), abs=1e-8)
 
@@ -113,15 +141,21 @@ def test_the_parts_add_up_and_do_not_depend_on_names(rng, shape, evenness):
 @given(tables, st.sampled_from([0.2, 1.0]))
 @settings(max_examples=10, deadline=None)
 def test_no_point_of_a_fine_grid_is_less_informative(rng, evenness):
-    """All q with the marginals of a 2 × 2 × 2 table: one number for each value of the target."""
+    """All q with the marginals of a 2 × 2 × 2 table: one number for each value of the
+    target."""
     p = rng.dirichlet(np.full(8, evenness)).reshape(2, 2, 2)
     q = []
     for y in range(2):
         a, b, whole = p[0, :, y].sum(), p[:, 0, y].sum(), p[:, :, y].sum()
         corner = np.linspace(max(0, a + b - whole), min(a, b), 601)
-        q.append(np.stack([corner, a - corner, b - corner, whole - a - b + corner]).clip(0))
-    joint = np.stack(np.broadcast_arrays(q[0][:, :, None], q[1][:, None, :]))  # [Y, 4, grid, grid]
-    log = np.log2(np.divide(joint, joint.sum(0), out=np.ones_like(joint), where=joint > 0))
+        q.append(
+            np.stack([corner, a - corner, b - corner, whole - a - b + corner]).clip(0)
+        )
+    # [Y, 4, grid, grid]
+    joint = np.stack(np.broadcast_arrays(q[0][:, :, None], q[1][:, None, :]))
+    log = np.log2(
+        np.divide(joint, joint.sum(0), out=np.ones_like(joint), where=joint > 0)
+    )
     least = (joint * log).sum((0, 1)).min() + entropy(p.sum((0, 1)))
     r, u1, u2, s = partial_information(p)
     assert mutual_information(p.reshape(4, 2)) - s == pytest.approx(least, abs=1e-4)
@@ -144,7 +178,9 @@ def test_mutual_information_by_hand():
     assert mutual_information(np.full((3, 5), 1 / 15)) == pytest.approx(0)
     # A bit that arrives flipped one time in ten.
     flip = np.array([[0.45, 0.05], [0.05, 0.45]])
-    assert mutual_information(flip) == pytest.approx(1 + 0.9 * math.log2(0.9) + 0.1 * math.log2(0.1))
+    assert mutual_information(flip) == pytest.approx(
+        1 + 0.9 * math.log2(0.9) + 0.1 * math.log2(0.1)
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +198,10 @@ def test_no_table_of_probabilities_is_refused(p, message):
 
 
 def test_gradient_cosines_by_hand():
-    x, y = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor(3.0, requires_grad=True)
+    x, y = (
+        torch.tensor([1.0, 2.0], requires_grad=True),
+        torch.tensor(3.0, requires_grad=True),
+    )
     losses = {
         "right": 5 * x[0],
         "diagonal": 1e-12 * (x[0] + x[1]),

@@ -28,16 +28,25 @@ def together(request, tmp_path_factory):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", str(request.param), str(SCRIPT), str(folder)]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(request.param)]
+    return [
+        torch.load(folder / f"rank{rank}.pt", weights_only=True)
+        for rank in range(request.param)
+    ]
 
 
 def test_the_problem_is_as_uneven_as_it_says():
     data = uneven()[permutation(21, 5, 0)]
     kinds = [data.targets["kind"][start : start + 4] >= 0 for start in range(0, 21, 4)]
-    sizes = [~data.targets["size"][start : start + 4].isnan() for start in range(0, 21, 4)]
+    sizes = [
+        ~data.targets["size"][start : start + 4].isnan() for start in range(0, 21, 4)
+    ]
     for labelled in (kinds, sizes):
         assert any(part[0::2].any() and not part[1::2].any() for part in labelled[:-1])
         assert any(part[1::2].any() and not part[0::2].any() for part in labelled[:-1])
@@ -45,14 +54,17 @@ def test_the_problem_is_as_uneven_as_it_says():
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "adam", "odd batches", "choosing", "loader", "checkpoint", *BALANCERS]
+    "name",
+    ["plain", "adam", "odd batches", "choosing", "loader", "checkpoint", *BALANCERS],
 )
 def test_processes_agree_with_each_other_and_with_one(alone, together, name):
     one = alone[name]
     for results in together:
         many = results[name]
         assert same(many["weights"], together[0][name]["weights"])
-        assert largest_difference(many["weights"], one["weights"]) < (1e-4 if name == "adam" else 1e-5)
+        assert largest_difference(many["weights"], one["weights"]) < (
+            1e-4 if name == "adam" else 1e-5
+        )
         for key in ("train_loss", "valid", "used"):
             for a, b in zip(many[key], one[key], strict=True):
                 assert a == pytest.approx(b, rel=1e-4)

@@ -1,4 +1,5 @@
-"""A small problem with two modalities and two tasks, and labels and modalities missing here and there."""
+"""A small problem with two modalities and two tasks, and labels and modalities missing
+here and there."""
 
 from __future__ import annotations
 
@@ -19,11 +20,18 @@ class TetheredSharing(HardSharing):
     def forward(self, z: Tensor) -> Shared:
         shared = super().forward(z)
         size = sum(p.square().sum() for p in self.parameters())
-        return Shared(shared.features, penalty=0.01 * size + shared.features[self.tasks[0]].square().mean())
+        return Shared(
+            shared.features,
+            penalty=0.01 * size + shared.features[self.tasks[0]].square().mean(),
+        )
 
 
 def build(
-    seed: int = 0, *, dropout: float = 0.0, tasks: list[Task] | None = None, sharing=HardSharing
+    seed: int = 0,
+    *,
+    dropout: float = 0.0,
+    tasks: list[Task] | None = None,
+    sharing=HardSharing,
 ) -> Model:
     torch.manual_seed(seed)
     tasks = tasks or [Classification("kind", 3), Regression("size")]
@@ -36,7 +44,8 @@ def build(
 
 
 def samples(n: int = 48, seed: int = 0, *, missing: bool = True) -> Batch:
-    """`kind` and `size` follow from both modalities; with `missing`, a third of the labels is absent."""
+    """`kind` and `size` follow from both modalities; with `missing`, a third of the
+    labels is absent."""
     draw = torch.Generator().manual_seed(seed)
     image, sound = torch.randn(n, 6, generator=draw), torch.randn(n, 4, generator=draw)
     kind = (image[:, :3] + sound[:, :3]).argmax(1)
@@ -45,7 +54,9 @@ def samples(n: int = 48, seed: int = 0, *, missing: bool = True) -> Batch:
         kind = torch.where(torch.rand(n, generator=draw) < 1 / 3, -1, kind)
         size = torch.where(torch.rand(n, generator=draw) < 1 / 3, torch.nan, size)
     present = {"sound": torch.rand(n, generator=draw) > 0.3} if missing else {}
-    return Batch({"image": image, "sound": sound}, {"kind": kind, "size": size}, present)
+    return Batch(
+        {"image": image, "sound": sound}, {"kind": kind, "size": size}, present
+    )
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""The local Sphinx extension of the site: addresses, scripts, and what the configuration file cannot say."""
+"""The local Sphinx extension of the site: addresses, scripts, and what the
+configuration file cannot say."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from tools.project import repository
 
 
 def configure(app: Sphinx, config: Config) -> None:
-    """Addresses from ``pyproject.toml``, scripts from the site itself, results from the execution cache."""
+    """Addresses from ``pyproject.toml``, scripts from the site itself, results from the
+    execution cache."""
     config.html_theme_options.update(
         repository_url=repository(),
         repository_branch="main",
@@ -29,7 +31,9 @@ def configure(app: Sphinx, config: Config) -> None:
         config.html_static_path.append(str(vendor.FOLDER))
     (config.mathjax_path,) = vendor.addresses("mathjax")
     config.mathjax_options = {"defer": "defer"}
-    config.nb_ipywidgets_js = {address: {} for address in vendor.addresses("@jupyter-widgets/html-manager")}
+    config.nb_ipywidgets_js = {
+        address: {} for address in vendor.addresses("@jupyter-widgets/html-manager")
+    }
     for package in ("source-serif-4", "source-sans-3"):
         for address in vendor.addresses(f"@fontsource-variable/{package}"):
             app.add_css_file(address, priority=400)
@@ -38,7 +42,8 @@ def configure(app: Sphinx, config: Config) -> None:
 
 
 def prepare_source(app: Sphinx, page: str, content: list[str]) -> None:
-    """Give pages the repository's address, and turn the notebooks' links to works into citations again."""
+    """Give pages the repository's address, and turn the notebooks' links to works into
+    citations again."""
     if not page.startswith("chapters/"):
         content[0] = content[0].replace("REPOSITORY", repository())
     else:
@@ -49,35 +54,46 @@ def prepare_source(app: Sphinx, page: str, content: list[str]) -> None:
         content[0] = json.dumps(notebook)
 
 
-def finish_page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Leave out Thebe's scripts, which the book does not use and which clash; name the problem button."""
+def finish_page(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Leave out Thebe's scripts, which the book does not use and which clash; name the
+    problem button."""
 
     def of_thebe(script: Any) -> bool:
         body = getattr(script, "attributes", {}).get("body", "")
         return "thebe" in f"{getattr(script, 'filename', '')} {body}"
 
-    context["script_files"] = [script for script in context["script_files"] if not of_thebe(script)]
+    context["script_files"] = [
+        script for script in context["script_files"] if not of_thebe(script)
+    ]
     buttons = context.get("header_buttons", [])
     for button in [button for group in buttons for button in group.get("buttons", [])]:
         if button.get("label") == "source-issues-button":
             button["text"] = "report a problem"
     if page == app.config.root_doc:  # it explains, it is no lesson to open elsewhere
-        context["header_buttons"] = [button for button in buttons if button.get("label") != "launch-buttons"]
+        context["header_buttons"] = [
+            button for button in buttons if button.get("label") != "launch-buttons"
+        ]
 
 
-# What Markdown and reStructuredText write differently inside a line: code, mathematics, and characters that
-# mean nothing in the one and something in the other.
+# What Markdown and reStructuredText write differently inside a line: code, mathematics,
+# and characters that mean nothing in the one and something in the other.
 _INLINE = re.compile(
     r"(?P<code>``?)(?P<text>[^`]+)(?P=code)|\$(?P<math>[^$]+)\$|(?P<special>[*|]|(?<=\w)_(?!\w))"
 )
 
 
-def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Docstrings are in Markdown, which help() and JupyterLab show well; autodoc reads reStructuredText."""
+def from_markdown(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Docstrings are in Markdown, which help() and JupyterLab show well; autodoc reads
+    reStructuredText."""
 
     def inline(match: re.Match[str]) -> str:
         if match["code"]:
-            glue = "\\ " if match.string[match.end() :][:1].isalnum() else ""  # as in `Batch`es
+            # as in `Batch`es
+            glue = "\\ " if match.string[match.end() :][:1].isalnum() else ""
             return f"``{' '.join(match['text'].split())}``{glue}"
         return rf":math:`{match['math']}`" if match["math"] else f"\\{match['special']}"
 
@@ -85,9 +101,12 @@ def from_markdown(app: Sphinx, what: str, name: str, obj: object, options: objec
 
 
 def remove_old_pages(app: Sphinx, error: Exception | None) -> None:
-    """Pages of sources that are gone would stay reachable, and be found by nobody but a search engine."""
+    """Pages of sources that are gone would stay reachable, and be found by nobody but a
+    search engine."""
     if error is None and app.builder.name == "html":
-        present = {Path(app.builder.get_outfilename(name)) for name in app.env.found_docs}
+        present = {
+            Path(app.builder.get_outfilename(name)) for name in app.env.found_docs
+        }
         for folder in ("chapters", "pages"):
             for path in (Path(app.outdir) / folder).rglob("*.html"):
                 if path not in present:
@@ -95,14 +114,16 @@ def remove_old_pages(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    app.connect("config-inited", configure, priority=100)  # before the theme and the notebook parser read it
+    # before the theme and the notebook parser read it
+    app.connect("config-inited", configure, priority=100)
     app.connect("source-read", prepare_source)
-    app.connect("html-page-context", finish_page, priority=900)  # after the theme made its buttons
-    app.connect(
-        "autodoc-process-docstring", from_markdown, priority=100
-    )  # before napoleon reads the sections
+    # after the theme made its buttons
+    app.connect("html-page-context", finish_page, priority=900)
+    # before napoleon reads the sections
+    app.connect("autodoc-process-docstring", from_markdown, priority=100)
     app.connect("build-finished", remove_old_pages)
-    # Sphinx copies style sheets only when it writes a page: there is always one to write.
+    # Sphinx copies style sheets only when it writes a page: there is always one to
+    # write.
     app.connect("env-get-outdated", lambda app, *_: [app.config.root_doc])
     app.add_js_file("mathematics.js", priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,7 +2,8 @@
 
 To add an exercise to chapter NN:
 
-1. In `chapters/src/NN-*.md`, these three blocks, in this order. The id is unique in the book.
+1. In `chapters/src/NN-*.md`, these three blocks, in this order. The id is unique in the
+book.
 
        ```{exercise} ★★ What is shared
        :label: count-shared
@@ -26,31 +27,38 @@ To add an exercise to chapter NN:
            return …
        ```
 
-       Words that explain it, and further code blocks, as you like; tests run the code blocks in order.
+       Words that explain it, and further code blocks, as you like; tests run the code
+       blocks in order.
        ````
 
-   The stub returns None or `...`, or raises NotImplementedError (in a class, always the latter). Every
-   exercise has a check: a recall question asks for a value, as in `check("which-arrow", answer)` under
-   `answer = ...`; an open one asks for the number or the function that the reader found. Stub and solution
-   see the chapter's imports and the functions and classes that it defines above, nothing else, so that tests
-   run them in no time.
+   The stub returns None or `...`, or raises NotImplementedError (in a class, always the
+   latter). Every exercise has a check: a recall question asks for a value, as in
+   `check("which-arrow", answer)` under `answer = ...`; an open one asks for the number
+   or the function that the reader found. Stub and solution see the chapter's imports
+   and the functions and classes that it defines above, nothing else, so that tests run
+   them in no time.
 
-2. In `mtmm_lib/lesson/exercises/chNN.py`, the check. It tests the answer against the mathematics on random
-   inputs (the seed is set, the lesson's own random state left alone), and raises `Hint`:
+2. In `mtmm_lib/lesson/exercises/chNN.py`, the check. It tests the answer against the
+mathematics on random
+   inputs (the seed is set, the lesson's own random state left alone), and raises
+   `Hint`:
 
        @exercise("count-shared")
        def _(shared):
            for width in (3, 7):
                model = …
                if shared(model) == sum(p.numel() for p in model.parameters()):
-                   raise Hint("You counted the heads too: each of them belongs to one task.")
+                   raise Hint("You counted the heads too: each of them belongs to one
+                   task.")
                …
 
-   Where lines are to be completed with words, `wrong_lines` compares them. A check that returns has passed.
-   A function given as the answer needs no care: what it raises, and a result of None, becomes feedback. So
-   does an answer, or a part of one, that is still `...`.
+   Where lines are to be completed with words, `wrong_lines` compares them. A check that
+   returns has passed. A function given as the answer needs no care: what it raises, and
+   a result of None, becomes feedback. So does an answer, or a part of one, that is
+   still `...`.
 
-3. In `tests/lesson/mistakes/chNN.py`, at least one typical mistake per exercise: a part of the hint that it
+3. In `tests/lesson/mistakes/chNN.py`, at least one typical mistake per exercise: a part
+of the hint that it
    must get, and its code. No two mistakes of an exercise get the same hint.
 
        MISTAKES = {
@@ -62,8 +70,9 @@ To add an exercise to chapter NN:
            },
        }
 
-`tests/lesson/test_exercises.py` finds all of this by itself. It proves that the stub does not pass, that the
-solution does, and that each mistake gets its hint; it fails when a piece is missing.
+`tests/lesson/test_exercises.py` finds all of this by itself. It proves that the stub
+does not pass, that the solution does, and that each mistake gets its hint; it fails
+when a piece is missing.
 '''
 
 from __future__ import annotations
@@ -87,7 +96,8 @@ from mtmm_lib.lesson import page
 from mtmm_lib.lesson.progress import note
 
 _LIBRARIES = tuple(
-    [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")] + [str(Path(__file__).parents[2])]
+    [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    + [str(Path(__file__).parents[2])]
 )
 
 
@@ -96,19 +106,22 @@ class Hint(Exception):
 
 
 class NotYet(Exception):
-    """The answer, a part of it, or what it returns is still the stub. `check` notices; no check need."""
+    """The answer, a part of it, or what it returns is still the stub. `check` notices;
+    no check need."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What `check` found: whether the answer passed; if not, the hint. A stub is no attempt."""
+    """What `check` found: whether the answer passed; if not, the hint. A stub is no
+    attempt."""
 
     passed: bool
     hint: str = ""
     attempt: bool = True
 
     def _ipython_display_(self) -> None:
-        """Nothing: `check` has shown it, and as the last line of a cell it would appear twice."""
+        """Nothing: `check` has shown it, and as the last line of a cell it would appear
+        twice."""
 
 
 _CHECKS: dict[str, Callable[[Any], None]] = {}
@@ -131,17 +144,25 @@ def exercise(id: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]
 
 
 def keeps_lines(answer: dict[str, Any], right: dict[str, Any]) -> None:
-    """For a question with several lines to complete: a hint where lines were lost, added or reworded."""
+    """For a question with several lines to complete: a hint where lines were lost,
+    added or reworded."""
     if set(answer) != set(right):
-        raise Hint(f"Keep the {len(right)} lines as they stand and give each one an answer.")
+        raise Hint(
+            f"Keep the {len(right)} lines as they stand and give each one an answer."
+        )
 
 
-def wrong_lines(answer: dict[str, str], right: dict[str, str], words: Sequence[str]) -> list[str]:
-    """The lines that are not answered by the right one of some words; a hint where it is none of them."""
+def wrong_lines(
+    answer: dict[str, str], right: dict[str, str], words: Sequence[str]
+) -> list[str]:
+    """The lines that are not answered by the right one of some words; a hint where it
+    is none of them."""
     keeps_lines(answer, right)
     unknown = sorted({str(value) for value in answer.values()} - set(words))
     if unknown:
-        raise Hint(f"{unknown[0]!r} is not one of the answers, which are {', '.join(words)}.")
+        raise Hint(
+            f"{unknown[0]!r} is not one of the answers, which are {', '.join(words)}."
+        )
     return [line for line, word in right.items() if answer[line] != word]
 
 
@@ -157,12 +178,15 @@ def by_chapter() -> dict[str, list[str]]:
     """Chapter → its exercises, both in order."""
     found: dict[str, list[str]] = {}
     for id, function in checks().items():
-        found.setdefault(function.__module__.removeprefix(f"{__name__}.ch"), []).append(id)
+        found.setdefault(function.__module__.removeprefix(f"{__name__}.ch"), []).append(
+            id
+        )
     return found
 
 
 def check(id: str, answer: Any) -> Feedback:
-    """Say at once whether an answer is right, and if not, what to look at. Raises nothing.
+    """Say at once whether an answer is right, and if not, what to look at. Raises
+    nothing.
 
     A reader's attempts are noted on the reader's machine; `progress` shows them.
 
@@ -231,5 +255,9 @@ def _explain(error: Exception) -> str:
     name = traceback.format_exception_only(error)[0].strip().split("\n")[0][:300]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if frame.line and not frame.filename.startswith(_LIBRARIES):
-            return f"Your code stopped at line {frame.lineno}, `{frame.line}`, with {name}"
-    return f"Your answer could not be checked ({name}). Is it what the exercise asks for?"
+            return (
+                f"Your code stopped at line {frame.lineno}, `{frame.line}`, with {name}"
+            )
+    return (
+        f"Your answer could not be checked ({name}). Is it what the exercise asks for?"
+    )

@@ -26,20 +26,27 @@ def _(answer: dict[str, list[int]]) -> None:
     keeps_lines(answer, SHAPES)
     for operation, shape in answer.items():
         if not isinstance(shape, (list, tuple, torch.Size)):
-            raise Hint(f"A shape is a list such as [32, 10], but that of “{operation}” is {shape!r}.")
+            raise Hint(
+                f"A shape is a list such as [32, 10], but that of “{operation}” is "
+                f"{shape!r}."
+            )
     given = {operation: list(shape) for operation, shape in answer.items()}
     trap, mean, _ = list(SHAPES)[2:]
     if given[trap] in ([32], [32, 1]):
         raise Hint(
-            f"Look again at “{trap}”. Write the shapes one above the other, flush right: the 1 stands above "
+            f"Look again at “{trap}”. Write the shapes one above the other, flush "
+            "right: the 1 stands above "
             "the 32."
         )
     if given[mean] in ([32], [32, 1], [1, 64]):
         raise Hint(
-            f"Look again at “{mean}”: mean(0) takes the mean over axis 0, and that axis is gone from the "
+            f"Look again at “{mean}”: mean(0) takes the mean over axis 0, and that "
+            "axis is gone from the "
             "result."
         )
-    wrong = [operation for operation, shape in SHAPES.items() if given[operation] != shape]
+    wrong = [
+        operation for operation, shape in SHAPES.items() if given[operation] != shape
+    ]
     if wrong:
         raise Hint(f"{len(wrong)} of 5 are not right yet; begin with “{wrong[0]}”.")
 
@@ -47,7 +54,10 @@ def _(answer: dict[str, list[int]]) -> None:
 @exercise("in-bits")
 def _(bits: Callable[[Tensor, Tensor], Tensor]) -> None:
     for _ in range(5):
-        logits, y = 3 * torch.randn(7, 5, dtype=torch.float64), torch.randint(0, 5, (7,))
+        logits, y = (
+            3 * torch.randn(7, 5, dtype=torch.float64),
+            torch.randint(0, 5, (7,)),
+        )
         nats = F.cross_entropy(logits, y).item()
         got = _number(bits(logits.clone(), y))
 
@@ -57,12 +67,21 @@ def _(bits: Callable[[Tensor, Tensor], Tensor]) -> None:
         if near(nats / log(2)):
             continue
         if near(nats):
-            raise Hint("These are nats: the logarithm is the natural one. A bit is log 2 of them.")
+            raise Hint(
+                "These are nats: the logarithm is the natural one. A bit is log 2 of "
+                "them."
+            )
         if near(nats * log(2)):
-            raise Hint("A nat is more than a bit, so the number of bits is the larger one: divide by log 2.")
+            raise Hint(
+                "A nat is more than a bit, so the number of bits is the larger one: "
+                "divide by log 2."
+            )
         if near(7 * nats / log(2)):
             raise Hint("That is the sum over the batch; the mean was asked for.")
-        raise Hint(f"For logits of ordinary size it should be {nats / log(2):.4f}, but yours is {got:.4f}.")
+        raise Hint(
+            f"For logits of ordinary size it should be {nats / log(2):.4f}, but "
+            f"yours is {got:.4f}."
+        )
     y = torch.randint(0, 5, (7,))
     for shift in (torch.tensor(1e4), torch.tensor([[1e4], [-1e4]] * 3 + [[0.0]])):
         logits = torch.randn(7, 5) + shift
@@ -71,10 +90,12 @@ def _(bits: Callable[[Tensor, Tensor], Tensor]) -> None:
             continue
         if shift.dim() == 0:
             raise Hint(
-                f"With all logits near 10,000 yours is {got}: e^10000 overflows. Subtract something first."
+                f"With all logits near 10,000 yours is {got}: e^10000 overflows. "
+                "Subtract something first."
             )
         raise Hint(
-            f"With samples around +10,000 beside others around −10,000 yours is {got}. One number for the "
+            "With samples around +10,000 beside others around −10,000 yours is "
+            f"{got}. One number for the "
             "whole batch does not do: each sample needs its own."
         )
 
@@ -82,7 +103,9 @@ def _(bits: Callable[[Tensor, Tensor], Tensor]) -> None:
 def _number(value: Tensor | float) -> float:
     value = torch.as_tensor(value)
     if value.numel() != 1:
-        raise Hint(f"A mean is one number, but yours has the shape {list(value.shape)}.")
+        raise Hint(
+            f"A mean is one number, but yours has the shape {list(value.shape)}."
+        )
     return value.item()
 
 
@@ -98,22 +121,34 @@ def _(by_differences: Callable[..., Tensor]) -> None:
         before, h = w.clone(), 1e-3
         got = by_differences(f, w, h)
         if not torch.equal(w, before):
-            raise Hint("Your function has changed w. Move a copy, or add a small tensor to it.")
+            raise Hint(
+                "Your function has changed w. Move a copy, or add a small tensor to it."
+            )
         if not isinstance(got, Tensor) or got.shape != w.shape:
             shown = list(got.shape) if isinstance(got, Tensor) else type(got).__name__
-            raise Hint(f"The result needs the shape of w, here {list(w.shape)}; yours: {shown}.")
+            raise Hint(
+                f"The result needs the shape of w, here {list(w.shape)}; yours: "
+                f"{shown}."
+            )
         if torch.allclose(got, right, atol=1e-5):
             continue
         if torch.allclose(got, 2 * right, atol=1e-4):
             raise Hint("Twice too large: from w − h to w + h it is a way of 2h.")
         if torch.allclose(got, right, atol=1e-2):
             raise Hint(
-                "Nearly. The error shrinks with h only, and not with its square, so the difference seems to "
+                "Nearly. The error shrinks with h only, and not with its square, so "
+                "the difference seems to "
                 "be one-sided: use f(w + h) and f(w − h)."
             )
         if torch.allclose(got, right.sum().expand(shape), atol=1e-3):
-            raise Hint("All entries of w move at once here. A partial derivative moves one of them.")
-        raise Hint(f"At w = {w.tolist()} the first slope is {right.flatten()[0]:.4f}; yours is off.")
+            raise Hint(
+                "All entries of w move at once here. A partial derivative moves one "
+                "of them."
+            )
+        raise Hint(
+            f"At w = {w.tolist()} the first slope is {right.flatten()[0]:.4f}; yours "
+            "is off."
+        )
 
 
 @exercise("deep-net")
@@ -122,20 +157,30 @@ def _(Deep: type[nn.Module]) -> None:
         model, x = Deep(list(widths)), torch.randn(64, widths[0])
         if not isinstance(model, nn.Module):
             raise Hint("Deep should be a subclass of nn.Module.")
-        parameters, wanted = list(model.parameters()), sum((a + 1) * b for a, b in pairwise(widths))
+        parameters, wanted = (
+            list(model.parameters()),
+            sum((a + 1) * b for a, b in pairwise(widths)),
+        )
         found = sum(p.numel() for p in parameters)
         if found == 0:
             raise Hint(
-                "parameters() finds nothing. Layers in a plain list are not registered; nn.ModuleList is."
+                "parameters() finds nothing. Layers in a plain list are not "
+                "registered; nn.ModuleList is."
             )
         if found != wanted:
             raise Hint(
-                f"Deep({widths}) should have {wanted} parameters, a weight for each input and a bias for "
+                f"Deep({widths}) should have {wanted} parameters, a weight for each "
+                "input and a bias for "
                 f"each output of every layer, but yours has {found}."
             )
         layers = list(zip(parameters[::2], parameters[1::2], strict=True))
-        if [tuple(weight.shape) for weight, _ in layers] != [(b, a) for a, b in pairwise(widths)]:
-            raise Hint("The layers should be nn.Linear, registered in the order in which they are applied.")
+        if [tuple(weight.shape) for weight, _ in layers] != [
+            (b, a) for a, b in pairwise(widths)
+        ]:
+            raise Hint(
+                "The layers should be nn.Linear, registered in the order in which "
+                "they are applied."
+            )
 
         def passed(relus: int, z: Tensor = x, layers: list = layers) -> Tensor:
             for i, (weight, bias) in enumerate(layers):
@@ -147,17 +192,26 @@ def _(Deep: type[nn.Module]) -> None:
         if torch.allclose(got, passed(relus=len(layers) - 1), atol=1e-6):
             continue
         if torch.allclose(got, passed(relus=len(layers)), atol=1e-6):
-            raise Hint("No ReLU after the last layer: it would forbid negative outputs.")
+            raise Hint(
+                "No ReLU after the last layer: it would forbid negative outputs."
+            )
         if torch.allclose(got, passed(relus=0), atol=1e-6):
-            raise Hint("Without a ReLU between them, all your layers together are one linear map.")
-        raise Hint(f"For widths {widths} the output is not that of linear layers with a ReLU between them.")
+            raise Hint(
+                "Without a ReLU between them, all your layers together are one "
+                "linear map."
+            )
+        raise Hint(
+            f"For widths {widths} the output is not that of linear layers with a "
+            "ReLU between them."
+        )
 
 
 @exercise("keep-the-best")
 def _(train: Callable[..., list[float]]) -> None:
     steps, lr = 12, 0.1
     start, goal = torch.randn(3), torch.randn(3) + 4
-    passed = start + 0.6 * (goal - start)  # the validation loss is lowest on the way, not at its end
+    # the validation loss is lowest on the way, not at its end
+    passed = start + 0.6 * (goal - start)
 
     def distance(to: Tensor) -> Callable[[nn.Module], Tensor]:
         return lambda model: (model.weight - to).square().sum()
@@ -182,24 +236,43 @@ def _(train: Callable[..., list[float]]) -> None:
         return torch.allclose(got, w, atol=1e-5)
 
     if not isinstance(seen, (list, tuple)) or len(seen) != steps:
-        raise Hint(f"Return the validation losses, one for each of the {steps} steps, as a list.")
+        raise Hint(
+            f"Return the validation losses, one for each of the {steps} steps, as a "
+            "list."
+        )
     if not all(isinstance(value, (int, float)) for value in seen):
-        raise Hint("Return plain numbers: a tensor would keep the record of its computation alive.")
+        raise Hint(
+            "Return plain numbers: a tensor would keep the record of its computation "
+            "alive."
+        )
     if close(start):
-        raise Hint("The weights are where they began. Did you take steps, and change them in place?")
+        raise Hint(
+            "The weights are where they began. Did you take steps, and change them "
+            "in place?"
+        )
     if abs(seen[2] - (walk(clear=False)[3] - passed).square().sum().item()) < 1e-4:
-        raise Hint("The gradients of earlier steps are still in p.grad. Clear them before backward.")
+        raise Hint(
+            "The gradients of earlier steps are still in p.grad. Clear them before "
+            "backward."
+        )
     if abs(seen[0] - losses[0]) < 1e-4:
         raise Hint("Look at the validation loss after each step, not before it.")
     if any(abs(a - b) > 1e-3 for a, b in zip(seen, losses[1:], strict=True)):
         raise Hint(
-            f"After one step the validation loss should be {losses[1]:.4f}, but yours is {seen[0]:.4f}. A "
-            "step is: p minus lr times its gradient, and the gradient is that of the training loss."
+            f"After one step the validation loss should be {losses[1]:.4f}, but "
+            f"yours is {seen[0]:.4f}. A "
+            "step is: p minus lr times its gradient, and the gradient is that of the "
+            "training loss."
         )
     if close(right[-1]):
         raise Hint(
-            "The model has its last weights, not its best. If you did keep the best ones: state_dict() "
-            "returns the very tensors that go on changing, so keep a deep copy and load it in the end."
+            "The model has its last weights, not its best. If you did keep the best "
+            "ones: state_dict() "
+            "returns the very tensors that go on changing, so keep a deep copy and "
+            "load it in the end."
         )
     if not close(right[best]):
-        raise Hint(f"The weights should be those after step {best}, where the validation loss was lowest.")
+        raise Hint(
+            f"The weights should be those after step {best}, where the validation "
+            "loss was lowest."
+        )

@@ -26,15 +26,31 @@ def _(answer: dict[str, str]) -> None:
     look = f"Look again at “{wrong[0]}”. "
     if wrong[0].startswith("the solution at the best"):
         raise Hint(
-            look + "The bottom of the valley lies at neither end, unless tasks are equal or noise is absent."
+            look
+            + (
+                "The bottom of the valley lies at neither end, unless tasks are equal "
+                "or noise is absent."
+            )
         )
     if wrong[0].startswith("the solution"):
         raise Hint(
-            look + "Without a spring nobody is held; by an endless one everybody is held in one place."
+            look
+            + (
+                "Without a spring nobody is held; by an endless one everybody is held "
+                "in one place."
+            )
         )
     if "tasks" in wrong[0]:
-        raise Hint(look + "Noise and signal of the deviations carry the same factor (T − 1)/T. What is left?")
-    raise Hint(look + "The best strength is v over 1 − ρ, with v = σ²D/n: what happens to v?")
+        raise Hint(
+            look
+            + (
+                "Noise and signal of the deviations carry the same factor (T − 1)/T. "
+                "What is left?"
+            )
+        )
+    raise Hint(
+        look + "The best strength is v over 1 − ρ, with v = σ²D/n: what happens to v?"
+    )
 
 
 def _solution(xs: list[Tensor], ys: list[Tensor], coupling: Tensor) -> Tensor:
@@ -57,7 +73,10 @@ def _(tethered) -> None:
         right = _solution(xs, ys, strength * (each - 1 / tasks))
         got = torch.as_tensor(tethered(xs, ys, strength))
         if got.shape != right.shape:
-            raise Hint(f"Expected the weights as [T, D] = {list(right.shape)}, got {list(got.shape)}.")
+            raise Hint(
+                f"Expected the weights as [T, D] = {list(right.shape)}, got "
+                f"{list(got.shape)}."
+            )
         if torch.allclose(got.double(), right, atol=1e-8):
             continue
         sums = [x * len(x) ** 0.5 for x in xs], [y * len(y) ** 0.5 for y in ys]
@@ -68,17 +87,20 @@ def _(tethered) -> None:
             ),
             (
                 _solution(xs, ys, strength * (tasks * each - 1)),
-                "Your springs run between the tasks, T times as strong together as those to the mean.",
+                "Your springs run between the tasks, T times as strong together as "
+                "those to the mean.",
             ),
             (
                 _solution(*sums, strength * (each - 1 / tasks)),
-                "Each task's loss is a mean: divide its products by its own number of samples.",
+                "Each task's loss is a mean: divide its products by its own number "
+                "of samples.",
             ),
         ):
             if torch.allclose(got.double(), mistaken, atol=1e-8):
                 raise Hint(hint)
         raise Hint(
-            "These weights do not solve the equations. For one task they read S w + λ (w − mean) = b: which "
+            "These weights do not solve the equations. For one task they read S w + "
+            "λ (w − mean) = b: which "
             "multiples of w of this task, and of the others, stand on the left?"
         )
 
@@ -86,7 +108,9 @@ def _(tethered) -> None:
 @exercise("best-strength")
 def _(best_strength) -> None:
     for tasks, dim in ((2, 5), (3, 4), (6, 9)):
-        w = torch.randn(tasks, dim, dtype=torch.float64) * (0.5 + torch.rand(tasks, 1, dtype=torch.float64))
+        w = torch.randn(tasks, dim, dtype=torch.float64) * (
+            0.5 + torch.rand(tasks, 1, dtype=torch.float64)
+        )
         noise, samples = 0.5 + float(torch.rand(())), int(torch.randint(10, 90, ()))
         spread = float((w - w.mean(0)).square().sum(1).mean())
         right = noise**2 * dim / samples * (tasks - 1) / tasks / spread
@@ -94,17 +118,23 @@ def _(best_strength) -> None:
         for value, hint in (
             (
                 right * tasks / (tasks - 1),
-                "Part of the noise is in the mean: v (T − 1)/T is left for the deviations.",
+                "Part of the noise is in the mean: v (T − 1)/T is left for the "
+                "deviations.",
             ),
             (right / noise, "The noise is a standard deviation; v holds its square."),
             (right / tasks, "The spread is a mean over tasks; you added them up."),
-            (1 / right, "Noise over signal, not signal over noise: a strong tether is for noisy tasks."),
+            (
+                1 / right,
+                "Noise over signal, not signal over noise: a strong tether is for "
+                "noisy tasks.",
+            ),
         ):
             if abs(got - value) < 1e-8 * value:
                 raise Hint(hint)
         if abs(got - right) > 1e-8 * right:
             raise Hint(
-                f"For {tasks} tasks in {dim} dimensions this gives {got:.4g}, expected {right:.4g}. Signal "
+                f"For {tasks} tasks in {dim} dimensions this gives {got:.4g}, "
+                f"expected {right:.4g}. Signal "
                 "is the mean squared distance of the true weights from their own mean."
             )
 
@@ -114,7 +144,8 @@ def _(shrink) -> None:
     for shape in ((4, 6), (5, 3)):
         w = torch.randn(*shape, dtype=torch.float64)
         u, s, vt = torch.linalg.svd(w, full_matrices=False)
-        threshold = float(s[1] * 0.7 + s[-1] * 0.3)  # between: something vanishes, something stays
+        # between: something vanishes, something stays
+        threshold = float(s[1] * 0.7 + s[-1] * 0.3)
         right = (u * (s - threshold).clamp(min=0)) @ vt
         got = torch.as_tensor(shrink(w.clone(), threshold))
         if got.shape == w.shape and torch.allclose(got, right, atol=1e-8):
@@ -122,18 +153,24 @@ def _(shrink) -> None:
         for mistaken, hint in (
             (
                 (u * (s - threshold)) @ vt,
-                "A singular value cannot be negative: those below the threshold become zero.",
+                "A singular value cannot be negative: those below the threshold "
+                "become zero.",
             ),
-            ((u * (s * (s > threshold))) @ vt, "The ones that stay lose the threshold, too."),
+            (
+                (u * (s * (s > threshold))) @ vt,
+                "The ones that stay lose the threshold, too.",
+            ),
             (
                 w.sign() * (w.abs() - threshold).clamp(min=0),
-                "That shrinks the entries of the matrix; it is its singular values that shrink.",
+                "That shrinks the entries of the matrix; it is its singular values "
+                "that shrink.",
             ),
         ):
             if got.shape == w.shape and torch.allclose(got, mistaken, atol=1e-8):
                 raise Hint(hint)
         raise Hint(
-            "Take w apart by torch.linalg.svd, change the singular values only, and put it together again."
+            "Take w apart by torch.linalg.svd, change the singular values only, and "
+            "put it together again."
         )
 
 
@@ -151,10 +188,20 @@ def _(laplacian) -> None:
                 "What stands on the diagonal of a is a spring from a task to itself.",
             ),
             (2 * right, "Each pair is counted once: s < t on the left-hand side."),
-            (right + 2 * off, "Look at the sign: a spring rewards tasks that agree, −2 a w·w′."),
-            (-off, "Every spring at task s also adds to the square of w of s itself: the diagonal."),
+            (
+                right + 2 * off,
+                "Look at the sign: a spring rewards tasks that agree, −2 a w·w′.",
+            ),
+            (
+                -off,
+                "Every spring at task s also adds to the square of w of s itself: "
+                "the diagonal.",
+            ),
         ):
             if got.shape == right.shape and torch.allclose(got, mistaken, atol=1e-8):
                 raise Hint(hint)
         if got.shape != right.shape or not torch.allclose(got, right, atol=1e-8):
-            raise Hint("Multiply ‖w_s − w_t‖² out and collect what belongs to each product of two weights.")
+            raise Hint(
+                "Multiply ‖w_s − w_t‖² out and collect what belongs to each product "
+                "of two weights."
+            )

@@ -24,16 +24,32 @@ def _(answer: dict[str, str]) -> None:
         return
     look = f"Look again at “{wrong[0]}”. "
     if SHARINGS[wrong[0]] in ("hard", "soft"):
-        raise Hint(look + "Ask first what is shared: the parameters, or what they compute?")
+        raise Hint(
+            look + "Ask first what is shared: the parameters, or what they compute?"
+        )
     if SHARINGS[wrong[0]] in ("cross-stitch", "MMoE"):
         raise Hint(look + "A stitch is a plain number; a gate reads the input.")
-    raise Hint(look + "One of these has walls between experts, the other one masks and no experts at all.")
+    raise Hint(
+        look
+        + (
+            "One of these has walls between experts, the other one masks and no "
+            "experts at all."
+        )
+    )
 
 
 @exercise("narrow-feature")
 def _(least_error) -> None:
-    for samples, tasks, width in ((30, 2, 1), (40, 5, 2), (50, 4, 3), (20, 3, 3), (20, 3, 5)):
-        y = torch.randn(samples, tasks, dtype=torch.float64) @ torch.randn(tasks, tasks, dtype=torch.float64)
+    for samples, tasks, width in (
+        (30, 2, 1),
+        (40, 5, 2),
+        (50, 4, 3),
+        (20, 3, 3),
+        (20, 3, 5),
+    ):
+        y = torch.randn(samples, tasks, dtype=torch.float64) @ torch.randn(
+            tasks, tasks, dtype=torch.float64
+        )
         y = y + 3 * torch.randn(tasks, dtype=torch.float64)
         centred = y - y.mean(0)
         squares = torch.linalg.svdvals(centred).square()  # descending
@@ -44,8 +60,14 @@ def _(least_error) -> None:
         uncentred = torch.linalg.svdvals(y).square()[width:].sum() / samples / tasks
         for value, hint in (
             (right * tasks, "The floor is a mean over tasks; you added them up."),
-            (right * samples / (samples - 1), "Divide by N, as the exercise asks, not by N − 1."),
-            (float(uncentred), "The heads have a bias, so take the labels' means away first."),
+            (
+                right * samples / (samples - 1),
+                "Divide by N, as the exercise asks, not by N − 1.",
+            ),
+            (
+                float(uncentred),
+                "The heads have a bias, so take the labels' means away first.",
+            ),
             (
                 float(squares[:width].sum()) / samples / tasks,
                 "That is what the feature holds. The floor is what it does not.",
@@ -58,7 +80,8 @@ def _(least_error) -> None:
             if abs(got - value) < 1e-8 * max(1.0, abs(value)):
                 raise Hint(hint)
         raise Hint(
-            f"For {tasks} tasks and width {width} this gives {got:.4g}, expected {right:.4g}: the sum of the "
+            f"For {tasks} tasks and width {width} this gives {got:.4g}, expected "
+            f"{right:.4g}: the sum of the "
             "T − H smallest eigenvalues of the covariance, divided by T."
         )
 
@@ -66,18 +89,33 @@ def _(least_error) -> None:
 @exercise("stitch-gradient")
 def _(stitch_step) -> None:
     for tasks, samples, dim in ((2, 5, 3), (3, 4, 6)):
-        alpha, lr = torch.randn(tasks, tasks, dtype=torch.float64), 0.1 + float(torch.rand(()))
-        x, slopes = (torch.randn(tasks, samples, dim, dtype=torch.float64) for _ in range(2))
+        alpha, lr = (
+            torch.randn(tasks, tasks, dtype=torch.float64),
+            0.1 + float(torch.rand(())),
+        )
+        x, slopes = (
+            torch.randn(tasks, samples, dim, dtype=torch.float64) for _ in range(2)
+        )
         gradient = torch.einsum("tnd,snd->ts", slopes, x)
         got = torch.as_tensor(stitch_step(alpha.clone(), x.clone(), slopes.clone(), lr))
         if got.shape != alpha.shape:
-            raise Hint(f"Expected the new stitches as [T, T] = {list(alpha.shape)}, got {list(got.shape)}.")
+            raise Hint(
+                f"Expected the new stitches as [T, T] = {list(alpha.shape)}, got "
+                f"{list(got.shape)}."
+            )
         for mistaken, hint in (
-            (alpha + lr * gradient, "That step climbs: gradient descent goes against the slope."),
-            (alpha - lr * gradient.T, "Rows are the tasks that read, columns the trunks that are read."),
+            (
+                alpha + lr * gradient,
+                "That step climbs: gradient descent goes against the slope.",
+            ),
+            (
+                alpha - lr * gradient.T,
+                "Rows are the tasks that read, columns the trunks that are read.",
+            ),
             (
                 alpha - lr * gradient / samples,
-                "The slopes hold the mean over samples already, if there is one: add up.",
+                "The slopes hold the mean over samples already, if there is one: add "
+                "up.",
             ),
             (gradient, "That is the gradient. Now take the step."),
         ):
@@ -85,7 +123,8 @@ def _(stitch_step) -> None:
                 raise Hint(hint)
         if not torch.allclose(got, alpha - lr * gradient):
             raise Hint(
-                "The gradient at α_ts multiplies the slope of task t with what trunk s returned, and adds up "
+                "The gradient at α_ts multiplies the slope of task t with what trunk "
+                "s returned, and adds up "
                 "over samples and channels."
             )
 
@@ -104,12 +143,19 @@ def _(gated) -> None:
         right = mixed(logits.masked_fill(~allowed.unsqueeze(1), -torch.inf).softmax(-1))
         got = torch.as_tensor(gated(f.clone(), logits.clone(), allowed.clone()))
         if got.shape != right.shape:
-            raise Hint(f"Expected features [T, N, H] = {list(right.shape)}, got {list(got.shape)}.")
+            raise Hint(
+                f"Expected features [T, N, H] = {list(right.shape)}, got "
+                f"{list(got.shape)}."
+            )
         for mistaken, hint in (
-            (mixed(logits.softmax(-1)), "All experts take part. Which may the task see?"),
+            (
+                mixed(logits.softmax(-1)),
+                "All experts take part. Which may the task see?",
+            ),
             (
                 mixed(logits.softmax(-1) * allowed.unsqueeze(1)),
-                "The weights of what is left no longer sum to one: mask before the softmax.",
+                "The weights of what is left no longer sum to one: mask before the "
+                "softmax.",
             ),
             (
                 mixed((logits * allowed.unsqueeze(1)).softmax(-1)),
@@ -119,7 +165,10 @@ def _(gated) -> None:
             if torch.allclose(got, mistaken) and not torch.allclose(mistaken, right):
                 raise Hint(hint)
         if not torch.allclose(got, right):
-            raise Hint("Each task's feature is Σ_e g_e f_e, with g a softmax over the experts it may see.")
+            raise Hint(
+                "Each task's feature is Σ_e g_e f_e, with g a softmax over the "
+                "experts it may see."
+            )
 
 
 @exercise("follow-the-paths")
@@ -140,9 +189,20 @@ def _(paths) -> None:
         if got.shape != right.shape:
             raise Hint(f"Expected [T, E] = {list(right.shape)}, got {list(got.shape)}.")
         for mistaken, hint in (
-            ((1 - shared) * private, "The paths through the shared experts of the second level are missing."),
-            (private, "All paths run through the task's own gate here. What do the shared experts read?"),
-            (private + gate, "Weigh the two kinds of path by what the second level's gate gives them."),
+            (
+                (1 - shared) * private,
+                "The paths through the shared experts of the second level are missing.",
+            ),
+            (
+                private,
+                "All paths run through the task's own gate here. What do the shared "
+                "experts read?",
+            ),
+            (
+                private + gate,
+                "Weigh the two kinds of path by what the second level's gate gives "
+                "them.",
+            ),
             (
                 shared * private + (1 - shared) * gate,
                 "Exchanged: it is the shared ones that read the shared gate's mixture.",
@@ -152,6 +212,8 @@ def _(paths) -> None:
                 raise Hint(hint)
         if not torch.allclose(got, right):
             raise Hint(
-                "Add up a task's second-level weights on its own experts and on the shared ones. The first "
-                "sum multiplies the task's row of the first level, the second one the shared gate's row."
+                "Add up a task's second-level weights on its own experts and on the "
+                "shared ones. The first "
+                "sum multiplies the task's row of the first level, the second one "
+                "the shared gate's row."
             )

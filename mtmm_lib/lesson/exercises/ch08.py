@@ -20,7 +20,8 @@ WISHES = {
 
 
 def _gramians(tasks: int, count: int = 12) -> list[np.ndarray]:
-    """Of random gradients in few dimensions, of different lengths; about half of the pairs conflict."""
+    """Of random gradients in few dimensions, of different lengths; about half of the
+    pairs conflict."""
     size = 10 ** (torch.rand(count, tasks, 1, dtype=torch.float64) - 0.5)
     gradients = size * torch.randn(count, tasks, tasks + 1, dtype=torch.float64)
     return list((gradients @ gradients.mT).numpy())
@@ -29,7 +30,9 @@ def _gramians(tasks: int, count: int = 12) -> list[np.ndarray]:
 def _weights(found: object, tasks: int) -> np.ndarray:
     found = np.asarray(found, np.float64)
     if found.shape != (tasks,):
-        raise Hint(f"Expected one weight for each task, [{tasks}], got {list(found.shape)}.")
+        raise Hint(
+            f"Expected one weight for each task, [{tasks}], got {list(found.shape)}."
+        )
     return found
 
 
@@ -40,13 +43,29 @@ def _(answer: dict[str, str]) -> None:
         return
     look = f"Look again at “{wrong[0]}”. "
     if WISHES[wrong[0]] in ("MGDA", "CAGrad"):
-        raise Hint(look + "Two methods care for the worst-off. One of them stays in a ball.")
+        raise Hint(
+            look + "Two methods care for the worst-off. One of them stays in a ball."
+        )
     if WISHES[wrong[0]] in ("Nash-MTL", "IMTL-G"):
-        raise Hint(look + "A bargain maximises something; equal projections are a system of equations.")
-    raise Hint(look + "One of these two changes pairs of gradients, the other one all singular values.")
+        raise Hint(
+            look
+            + (
+                "A bargain maximises something; equal projections are a system of "
+                "equations."
+            )
+        )
+    raise Hint(
+        look
+        + (
+            "One of these two changes pairs of gradients, the other one all singular "
+            "values."
+        )
+    )
 
 
-def _pcgrad(gramian: np.ndarray, originals: bool, always: bool = False, own: bool = False) -> np.ndarray:
+def _pcgrad(
+    gramian: np.ndarray, originals: bool, always: bool = False, own: bool = False
+) -> np.ndarray:
     """PCGrad's weights with the mistakes that people make."""
     size = len(gramian)
     total, kept = np.zeros(size), np.eye(size)
@@ -72,25 +91,35 @@ def _(surgery_weights) -> None:
             if np.allclose(got, right):
                 continue
             for mistaken, hint in (
-                (right / tasks, "The result is the sum of what is left of the gradients, not their mean."),
+                (
+                    right / tasks,
+                    "The result is the sum of what is left of the gradients, not "
+                    "their mean.",
+                ),
                 (
                     _pcgrad(gramian, True, always=True),
                     "Gradients that agree are left alone: project conflicts only.",
                 ),
                 (
                     _pcgrad(gramian, False),
-                    "A gradient visits the others as they were, not what is left of them.",
+                    "A gradient visits the others as they were, not what is left of "
+                    "them.",
                 ),
                 (
                     _pcgrad(gramian, True, own=True),
                     "Divide by the squared length of the gradient that is visited.",
                 ),
-                (_once(gramian), "What is left after one visit pays the next one: test and project that."),
+                (
+                    _once(gramian),
+                    "What is left after one visit pays the next one: test and "
+                    "project that.",
+                ),
             ):
                 if np.allclose(got, mistaken):
                     raise Hint(hint)
             raise Hint(
-                "Keep each projected gradient as T numbers v. Its product with g_s is v times column s of G; "
+                "Keep each projected gradient as T numbers v. Its product with g_s "
+                "is v times column s of G; "
                 "if that is negative, subtract it from v[s], divided by G[s, s]."
             )
 
@@ -113,19 +142,32 @@ def _(nash_for_two) -> None:
         for mistaken, hint in (
             (
                 right / right.sum(),
-                "The ratio is right. Do not normalise: the equation itself fixes the size.",
+                "The ratio is right. Do not normalise: the equation itself fixes the "
+                "size.",
             ),
-            (1 / n, "The angle matters, too: what is missing is a factor that both weights share."),
+            (
+                1 / n,
+                "The angle matters, too: what is missing is a factor that both "
+                "weights share.",
+            ),
             (
                 np.full(2, 1 / np.sqrt(1 + cosine)),
                 "Both weights are equal here. What did their ratio come to?",
             ),
-            (1 / (n * np.sqrt(1 - cosine)), "In a conflict the weights are large, not small: check a sign."),
-            (1 / (n**2 * (1 + cosine)), "That would solve it with w² in the place of w. Take a root."),
+            (
+                1 / (n * np.sqrt(1 - cosine)),
+                "In a conflict the weights are large, not small: check a sign.",
+            ),
+            (
+                1 / (n**2 * (1 + cosine)),
+                "That would solve it with w² in the place of w. Take a root.",
+            ),
         ):
             if np.allclose(got, mistaken):
                 raise Hint(hint)
-        raise Hint(f"G w = 1/w does not hold: G w is {gramian @ got}, and 1/w is {1 / got}.")
+        raise Hint(
+            f"G w = 1/w does not hold: G w is {gramian @ got}, and 1/w is {1 / got}."
+        )
 
 
 @exercise("linear-gramian")
@@ -137,7 +179,10 @@ def _(linear_gramian) -> None:
         right = gradients @ gradients.T
         got = torch.as_tensor(linear_gramian(x.clone(), slopes.clone()))
         if got.shape != right.shape:
-            raise Hint(f"Expected the Gramian [T, T] = {list(right.shape)}, got {list(got.shape)}.")
+            raise Hint(
+                f"Expected the Gramian [T, T] = {list(right.shape)}, got "
+                f"{list(got.shape)}."
+            )
         own = x.square().sum(1)  # each sample with itself
         for mistaken, hint in (
             (
@@ -146,9 +191,13 @@ def _(linear_gramian) -> None:
             ),
             (
                 torch.einsum("i,sih,tih->st", own, slopes, slopes),
-                "Each sample is compared with itself alone. At the parameters all pairs count.",
+                "Each sample is compared with itself alone. At the parameters all "
+                "pairs count.",
             ),
-            (right / samples, "The slopes hold a mean over samples already, if there is one: add up."),
+            (
+                right / samples,
+                "The slopes hold a mean over samples already, if there is one: add up.",
+            ),
             (
                 torch.einsum("ij,sih,tjh->st", (x @ x.T).square(), slopes, slopes),
                 "The inner product of two inputs counts once, not squared.",
@@ -170,15 +219,21 @@ def _(unit_sum) -> None:
                 (1 / n**2, "The diagonal holds squared lengths."),
                 (
                     (1 / n) / (1 / n).sum(),
-                    "Do not normalise the weights: each gradient shall have length one.",
+                    "Do not normalise the weights: each gradient shall have length "
+                    "one.",
                 ),
                 (n, "That makes the long ones longer."),
             ):
                 if np.allclose(got, mistaken):
                     raise Hint(hint)
             if not np.allclose(got, 1 / n):
-                raise Hint("With these weights the lengths of the gradients are not all one.")
+                raise Hint(
+                    "With these weights the lengths of the gradients are not all one."
+                )
     with np.errstate(all="ignore"):
         got = _weights(unit_sum(np.diag([4.0, 0.0])), 2)
     if not np.allclose(got, [0.5, 0]):
-        raise Hint(f"A zero gradient gets the weight zero; for lengths 2 and 0 the weights are {got}.")
+        raise Hint(
+            "A zero gradient gets the weight zero; for lengths 2 and 0 the weights "
+            f"are {got}."
+        )

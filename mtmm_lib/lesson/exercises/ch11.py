@@ -17,7 +17,8 @@ WORDS = (
     "Perceiver",
 )
 METHODS = {
-    "the tokens of one modality, anew for each token of another": "cross-modal attention",
+    "the tokens of one modality, anew for each token of another": "cross-modal "
+    "attention",
     "known values, by how near their places are": "kernel smoothing",
     "modalities, by how sure they are": "product of experts",
     "experts, by learned keys, for one task": "gate",
@@ -33,15 +34,34 @@ def _(answer: dict[str, str]) -> None:
         return
     look = f"Look again at “{wrong[0]}”. "
     if METHODS[wrong[0]] in ("cross-modal attention", "Perceiver"):
-        raise Hint(look + "Ask who looks: the tokens of a modality, or latents that were learned?")
+        raise Hint(
+            look
+            + "Ask who looks: the tokens of a modality, or latents that were learned?"
+        )
     if METHODS[wrong[0]] in ("gate", "task attention"):
-        raise Hint(look + "A gate weighs experts that compete; a mask weighs each feature by itself.")
-    raise Hint(look + "Nothing is learned in one of these; in the other the scores are log-precisions.")
+        raise Hint(
+            look
+            + (
+                "A gate weighs experts that compete; a mask weighs each feature by "
+                "itself."
+            )
+        )
+    raise Hint(
+        look
+        + (
+            "Nothing is learned in one of these; in the other the scores are "
+            "log-precisions."
+        )
+    )
 
 
 @exercise("heads-by-hand")
 def _(attend) -> None:
-    for batch, length, other, dim, heads in ((3, 4, 5, 8, 2), (2, 3, 7, 6, 1), (2, 5, 3, 12, 4)):
+    for batch, length, other, dim, heads in (
+        (3, 4, 5, 8, 2),
+        (2, 3, 7, 6, 1),
+        (2, 5, 3, 12, 4),
+    ):
         q = torch.randn(batch, length, dim, dtype=torch.float64)
         k, v = (torch.randn(batch, other, dim, dtype=torch.float64) for _ in range(2))
         valid = torch.rand(batch, other) < 0.6
@@ -54,19 +74,43 @@ def _(attend) -> None:
             return x.transpose(1, 2).flatten(2)
 
         shown = valid[:, None, None]
-        right = joined(F.scaled_dot_product_attention(apart(q), apart(k), apart(v), attn_mask=shown))
-        got = torch.as_tensor(attend(q.clone(), k.clone(), v.clone(), valid.clone(), heads))
+        right = joined(
+            F.scaled_dot_product_attention(
+                apart(q), apart(k), apart(v), attn_mask=shown
+            )
+        )
+        got = torch.as_tensor(
+            attend(q.clone(), k.clone(), v.clone(), valid.clone(), heads)
+        )
         if got.shape != right.shape:
-            raise Hint(f"Expected the means as [B, L, D] = {list(right.shape)}, got {list(got.shape)}.")
+            raise Hint(
+                f"Expected the means as [B, L, D] = {list(right.shape)}, got "
+                f"{list(got.shape)}."
+            )
         scores = apart(q) @ apart(k).mT / (dim / heads) ** 0.5
         masked = scores.masked_fill(~shown, -torch.inf)
         root = heads**0.5
         for mistaken, hint in (
-            (scores.softmax(-1), "Padding takes part. Mask the scores before the softmax."),
-            (scores.softmax(-1) * shown, "The weights no longer sum to one: mask before the softmax."),
-            ((scores * shown).softmax(-1), "A score of zero is not a weight of zero: exp(0) is one."),
-            ((masked / root).softmax(-1), "Divide by the root of the head's width d = D/H, not of D."),
-            ((masked * (dim / heads) ** 0.5).softmax(-1), "The root is missing: divide the scores by √d."),
+            (
+                scores.softmax(-1),
+                "Padding takes part. Mask the scores before the softmax.",
+            ),
+            (
+                scores.softmax(-1) * shown,
+                "The weights no longer sum to one: mask before the softmax.",
+            ),
+            (
+                (scores * shown).softmax(-1),
+                "A score of zero is not a weight of zero: exp(0) is one.",
+            ),
+            (
+                (masked / root).softmax(-1),
+                "Divide by the root of the head's width d = D/H, not of D.",
+            ),
+            (
+                (masked * (dim / heads) ** 0.5).softmax(-1),
+                "The root is missing: divide the scores by √d.",
+            ),
             (
                 scores.masked_fill(~shown, -1e30).softmax(-2),
                 "Every query's weights sum to one, over the keys.",
@@ -77,10 +121,13 @@ def _(attend) -> None:
                 raise Hint(hint)
         whole = F.scaled_dot_product_attention(q, k, v, attn_mask=valid.unsqueeze(1))
         if torch.allclose(got, whole) and not torch.allclose(whole, right):
-            raise Hint("That is a single head. Cut q, k and v into H parts of width D/H first.")
+            raise Hint(
+                "That is a single head. Cut q, k and v into H parts of width D/H first."
+            )
         if not torch.allclose(got, right):
             raise Hint(
-                "Each head takes a softmax of q·k/√d over the valid keys, then the mean of its part of v."
+                "Each head takes a softmax of q·k/√d over the valid keys, then the "
+                "mean of its part of v."
             )
 
 
@@ -96,16 +143,34 @@ def _(weights) -> None:
         }
         mistakes = {
             "MulT": (
-                (total**2 - alone, "After looking at each other, the modalities attend to themselves."),
-                ((total**2 + alone) // 2, "Pairs are ordered: a looks at b, and b looks at a."),
+                (
+                    total**2 - alone,
+                    "After looking at each other, the modalities attend to themselves.",
+                ),
+                (
+                    (total**2 + alone) // 2,
+                    "Pairs are ordered: a looks at b, and b looks at a.",
+                ),
             ),
             "bottleneck": (
-                ((total + few) ** 2, "The modalities meet in the few only: each has a map of its own."),
-                (alone + 2 * few * total, "The few attend to each other, too, with every modality."),
-                (alone + few * total, "The few look at the tokens, and the tokens at the few."),
+                (
+                    (total + few) ** 2,
+                    "The modalities meet in the few only: each has a map of its own.",
+                ),
+                (
+                    alone + 2 * few * total,
+                    "The few attend to each other, too, with every modality.",
+                ),
+                (
+                    alone + few * total,
+                    "The few look at the tokens, and the tokens at the few.",
+                ),
             ),
             "Perceiver": (
-                (few * total, "After looking at the tokens, the latents attend to each other."),
+                (
+                    few * total,
+                    "After looking at the tokens, the latents attend to each other.",
+                ),
                 ((total + few) ** 2, "Only the latents look; the tokens do not."),
             ),
         }
@@ -116,7 +181,10 @@ def _(weights) -> None:
             for mistaken, hint in mistakes[kind]:
                 if got == mistaken and mistaken != value:
                     raise Hint(f"{kind}: {hint}")
-            raise Hint(f"{kind} with {list(lengths)} tokens and {few} few: expected {value}, got {got}.")
+            raise Hint(
+                f"{kind} with {list(lengths)} tokens and {few} few: expected "
+                f"{value}, got {got}."
+            )
 
 
 @exercise("delete-and-see")
@@ -146,12 +214,27 @@ def _(most_needed) -> None:
         if not torch.equal(given, x):
             raise Hint("The input has changed: clone it before you delete a step.")
         if got.shape != right.shape:
-            raise Hint(f"Expected one step for each sample, [B] = [{batch}], got {list(got.shape)}.")
+            raise Hint(
+                f"Expected one step for each sample, [B] = [{batch}], got "
+                f"{list(got.shape)}."
+            )
         for mistaken, hint in (
-            (lost(blank, pile=True)[rows, winner], "Delete one step at a time: the earlier ones come back."),
-            (lost(0.0)[rows, winner], "Put the blank in the place of the step, not zeros."),
-            (-lost(blank)[rows, winner], "That is the step whose deletion helps the winner most."),
-            (lost(blank).abs().sum(1), "Only the winner's probability counts, not that of all classes."),
+            (
+                lost(blank, pile=True)[rows, winner],
+                "Delete one step at a time: the earlier ones come back.",
+            ),
+            (
+                lost(0.0)[rows, winner],
+                "Put the blank in the place of the step, not zeros.",
+            ),
+            (
+                -lost(blank)[rows, winner],
+                "That is the step whose deletion helps the winner most.",
+            ),
+            (
+                lost(blank).abs().sum(1),
+                "Only the winner's probability counts, not that of all classes.",
+            ),
             (lost(blank)[:, 0], "The winner is another class for each sample."),
         ):
             wrong = mistaken.argmax(1)
@@ -159,5 +242,6 @@ def _(most_needed) -> None:
                 raise Hint(hint)
         if not torch.equal(got, right):
             raise Hint(
-                "Take the class that wins on the full input, and see how much of it each deletion costs."
+                "Take the class that wins on the full input, and see how much of it "
+                "each deletion costs."
             )

@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 01: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 01: a part of the hint each must get,
+and its code."""
 
 MISTAKES = {
     "which-arrow": {

@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 02: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 02: a part of the hint each must get,
+and its code."""
 
 _PLANS = """
 answer = {{
@@ -19,7 +20,9 @@ MISTAKES = {
         "Count the kinds of input": _PLANS.format(
             "multi-modal", "transfer", "continual", "domain adaptation", "meta"
         ),
-        "Does the question change": _PLANS.format("multi-task", "transfer", "continual", "transfer", "meta"),
+        "Does the question change": _PLANS.format(
+            "multi-task", "transfer", "continual", "transfer", "meta"
+        ),
         "is not one of the answers": _PLANS.format(
             "multi-task", "transfer", "continual", "domain adaptation", "meta-learning"
         ),

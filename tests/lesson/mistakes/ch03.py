@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 03: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 03: a part of the hint each must get,
+and its code."""
 
 _PARTS = """
 answer = {{
@@ -24,7 +25,9 @@ answer = {{
 
 MISTAKES = {
     "which-part": {
-        "it is computed, like a parameter": _PARTS.format("valid", "valid", "valid", "test"),
+        "it is computed, like a parameter": _PARTS.format(
+            "valid", "valid", "valid", "test"
+        ),
         "the longer it trains": _PARTS.format("train", "train", "valid", "test"),
         "it cannot judge any more": _PARTS.format("train", "valid", "test", "test"),
         "would flatter": _PARTS.format("train", "valid", "valid", "valid"),

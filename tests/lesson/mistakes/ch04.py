@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 04: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 04: a part of the hint each must get,
+and its code."""
 
 _GRADIENTS = """
 answer = {{
@@ -62,8 +63,12 @@ def examples_needed(log_trunks, log_middles, log_heads, T, S, epsilon, delta):
     },
     "tasks-needed": {
         "Round up": _TASKS.format("r * D <= k", "int(k * (D - k) / (r * D - k))"),
-        "of the numbers do not count": _TASKS.format("r * D <= k", "ceil(k * D / (r * D - k))"),
-        "their own k numbers": _TASKS.format("r * D <= k", "ceil(k * (D - k) / (r * D))"),
+        "of the numbers do not count": _TASKS.format(
+            "r * D <= k", "ceil(k * D / (r * D - k))"
+        ),
+        "their own k numbers": _TASKS.format(
+            "r * D <= k", "ceil(k * (D - k) / (r * D))"
+        ),
         "no number of tasks is enough": _TASKS.format(
             "r * D == k", "ceil(k * (D - k) / (r * D - k + 1e-12))"
         ),

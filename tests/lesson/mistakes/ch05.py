@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 05: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 05: a part of the hint each must get,
+and its code."""
 
 _LIMITS = """
 answer = {{
@@ -27,10 +28,18 @@ MISTAKES = {
         "Without a spring nobody is held": _LIMITS.format(
             "pooled", "separate", "between", "down", "up", "stays"
         ),
-        "The bottom of the valley": _LIMITS.format("separate", "pooled", "pooled", "down", "up", "stays"),
-        "what happens to v": _LIMITS.format("separate", "pooled", "between", "up", "up", "stays"),
-        "carry the same factor": _LIMITS.format("separate", "pooled", "between", "down", "up", "up"),
-        "is not one of the answers": _LIMITS.format("alone", "pooled", "between", "down", "up", "stays"),
+        "The bottom of the valley": _LIMITS.format(
+            "separate", "pooled", "pooled", "down", "up", "stays"
+        ),
+        "what happens to v": _LIMITS.format(
+            "separate", "pooled", "between", "up", "up", "stays"
+        ),
+        "carry the same factor": _LIMITS.format(
+            "separate", "pooled", "between", "down", "up", "up"
+        ),
+        "is not one of the answers": _LIMITS.format(
+            "alone", "pooled", "between", "down", "up", "stays"
+        ),
     },
     "solve-tethered": {
         "pulls every task to zero": _TETHER.format(

@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 06: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 06: a part of the hint each must get,
+and its code."""
 
 _SHARINGS = """
 answer = {{
@@ -54,18 +55,26 @@ MISTAKES = {
         ),
     },
     "narrow-feature": {
-        "you added them up": _LEAST.format(covariance=_COVARIANCE, kept=_KEPT, divisor=1),
-        "not by N − 1": _LEAST.format(covariance="y.T.cov()", kept=_KEPT, divisor="y.shape[1]"),
+        "you added them up": _LEAST.format(
+            covariance=_COVARIANCE, kept=_KEPT, divisor=1
+        ),
+        "not by N − 1": _LEAST.format(
+            covariance="y.T.cov()", kept=_KEPT, divisor="y.shape[1]"
+        ),
         "take the labels' means away": _LEAST.format(
             covariance="y.T @ y / len(y)", kept=_KEPT, divisor="y.shape[1]"
         ),
         "what it does not": _LEAST.format(
-            covariance=_COVARIANCE, kept="max(y.shape[1] - width, 0) :", divisor="y.shape[1]"
+            covariance=_COVARIANCE,
+            kept="max(y.shape[1] - width, 0) :",
+            divisor="y.shape[1]",
         ),
     },
     "stitch-gradient": {
         "against the slope": _STEP.format("tnd,snd->ts", "alpha + lr * gradient"),
-        "Rows are the tasks that read": _STEP.format("tnd,snd->st", "alpha - lr * gradient"),
+        "Rows are the tasks that read": _STEP.format(
+            "tnd,snd->st", "alpha - lr * gradient"
+        ),
         "add up": _STEP.format("tnd,snd->ts", "alpha - lr * gradient / x.shape[1]"),
         "Now take the step": _STEP.format("tnd,snd->ts", "gradient"),
     },
@@ -78,6 +87,8 @@ MISTAKES = {
         "are missing": _PATHS.format("(1 - shared) * first[:tasks]"),
         "What do the shared experts read": _PATHS.format("first[:tasks]"),
         "Weigh the two kinds": _PATHS.format("first[:tasks] + first[tasks:]"),
-        "Exchanged": _PATHS.format("shared * first[:tasks] + (1 - shared) * first[tasks:]"),
+        "Exchanged": _PATHS.format(
+            "shared * first[:tasks] + (1 - shared) * first[tasks:]"
+        ),
     },
 }

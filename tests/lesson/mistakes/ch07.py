@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 07: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 07: a part of the hint each must get,
+and its code."""
 
 _FACTORS = """
 answer = {{
@@ -55,11 +56,21 @@ MISTAKES = {
         "has to undo": _FACTORS.format(1e6, 1e3, 1e6, 1, 1, 1e6),
     },
     "learned-noise": {
-        "belongs to the Gaussian": _LAPLACE.format("0.5 / losses", "0.5 * (1 + torch.log(losses)).sum()"),
-        "b at its optimum": _LAPLACE.format("losses", "(1 + torch.log(2 * losses)).sum()"),
-        "A constant is missing": _LAPLACE.format("1 / losses", "(1 + torch.log(losses)).sum()"),
-        "for every task. Add it": _LAPLACE.format("1 / losses", "torch.log(2 * losses).sum()"),
-        "that is the mean": _LAPLACE.format("1 / losses", "(1 + torch.log(2 * losses)).mean()"),
+        "belongs to the Gaussian": _LAPLACE.format(
+            "0.5 / losses", "0.5 * (1 + torch.log(losses)).sum()"
+        ),
+        "b at its optimum": _LAPLACE.format(
+            "losses", "(1 + torch.log(2 * losses)).sum()"
+        ),
+        "A constant is missing": _LAPLACE.format(
+            "1 / losses", "(1 + torch.log(losses)).sum()"
+        ),
+        "for every task. Add it": _LAPLACE.format(
+            "1 / losses", "torch.log(2 * losses).sum()"
+        ),
+        "that is the mean": _LAPLACE.format(
+            "1 / losses", "(1 + torch.log(2 * losses)).mean()"
+        ),
     },
     "slow-tasks": {
         "no ratio yet": """
@@ -68,7 +79,9 @@ def dynamic_average(history, temperature):
         return torch.ones(history.shape[1])
     return history.shape[1] * (history[-1] / temperature).softmax(0)
 """,
-        "They should sum to T": _AVERAGE.format(_RATIO, "(ratio / temperature).softmax(0)", 2),
+        "They should sum to T": _AVERAGE.format(
+            _RATIO, "(ratio / temperature).softmax(0)", 2
+        ),
         "upside down": _AVERAGE.format("history[-2] / history[-1]", _WEIGHTS, 2),
         "makes weights equal": _AVERAGE.format(
             _RATIO, "history.shape[1] * (ratio * temperature).softmax(0)", 2
@@ -91,7 +104,9 @@ def fair_gain(valid_a, test_a, valid_b, test_b):
     return difference.mean(), difference.std() / len(difference) ** 0.5
 """,
         "Divide by the root": _FAIR.format("valid", "b - a", "difference.std()"),
-        "The draws are paired": _FAIR.format("valid", "b - a", "((a.var() + b.var()) / len(a)) ** 0.5"),
+        "The draws are paired": _FAIR.format(
+            "valid", "b - a", "((a.var() + b.var()) / len(a)) ** 0.5"
+        ),
         "divide by n − 1": _FAIR.format(
             "valid", "b - a", "difference.std(correction=0) / len(difference) ** 0.5"
         ),
@@ -107,6 +122,8 @@ def supported(points):
     return (points == points.amin(0)).any(1)
 """,
         "Turned round": _SUPPORTED.format(_ALL, "~found"),
-        "what equal weights find": _SUPPORTED.format("torch.tensor([[0.5]], dtype=points.dtype)", "found"),
+        "what equal weights find": _SUPPORTED.format(
+            "torch.tensor([[0.5]], dtype=points.dtype)", "found"
+        ),
     },
 }

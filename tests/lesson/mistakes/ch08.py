@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 08: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 08: a part of the hint each must get,
+and its code."""
 
 _WISHES = """
 answer = {{
@@ -71,14 +72,24 @@ MISTAKES = {
     "surgery-from-gramian": {
         "not their mean": _SURGERY.format(**_PARTS | {"end": " / len(G)"}),
         "project conflicts only": _SURGERY.format(**_PARTS | {"condition": "True"}),
-        "not what is left of them": _SURGERY.format(**_PARTS | {"other": "kept[s].copy()"}),
-        "the gradient that is visited": _SURGERY.format(**_PARTS | {"divisor": "G[t, t]"}),
-        "pays the next one": _SURGERY.format(**_PARTS | {"tested": "np.eye(len(G))[t]"}),
+        "not what is left of them": _SURGERY.format(
+            **_PARTS | {"other": "kept[s].copy()"}
+        ),
+        "the gradient that is visited": _SURGERY.format(
+            **_PARTS | {"divisor": "G[t, t]"}
+        ),
+        "pays the next one": _SURGERY.format(
+            **_PARTS | {"tested": "np.eye(len(G))[t]"}
+        ),
     },
     "nash-for-two": {
-        "Do not normalise": _NASH.format("1 / (n * np.sqrt(1 + cosine))", "w / w.sum()"),
+        "Do not normalise": _NASH.format(
+            "1 / (n * np.sqrt(1 + cosine))", "w / w.sum()"
+        ),
         "The angle matters": _NASH.format("1 / n", "w"),
-        "What did their ratio come to": _NASH.format("np.full(2, 1 / np.sqrt(1 + cosine))", "w"),
+        "What did their ratio come to": _NASH.format(
+            "np.full(2, 1 / np.sqrt(1 + cosine))", "w"
+        ),
         "check a sign": _NASH.format("1 / (n * np.sqrt(1 - cosine))", "w"),
         "Take a root": _NASH.format("1 / (n**2 * (1 + cosine))", "w"),
     },

@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 09: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 09: a part of the hint each must get,
+and its code."""
 
 _LEVELS = """
 answer = {{
@@ -71,7 +72,9 @@ def additive(s):
         "but not g(b)": _LEFT.format("Q - Q.mean(1, keepdim=True)", _ERROR),
         "divide by their number": _LEFT.format(_REST, "s[R:].square().sum()"),
         "squared singular values.": _LEFT.format(_REST, "s[R:].sum() / Q.numel()"),
-        "what the products explain": _LEFT.format(_REST, "s[:R].square().sum() / Q.numel()"),
+        "what the products explain": _LEFT.format(
+            _REST, "s[:R].square().sum() / Q.numel()"
+        ),
     },
     "co-information": {
         "redundancy minus synergy": _BITS.format("log2", "first + second - both"),

@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 10: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 10: a part of the hint each must get,
+and its code."""
 
 _ASKED = """
 answer = {{
@@ -48,10 +49,18 @@ _RESULT = "{task: w / sum(raw.values()) for task, w in raw.items()}"
 
 MISTAKES = {
     "never-asked": {
-        "A probe asks the features": _ASKED.format("taught", "asked", "taught", "asked", "taught"),
-        "the knowledge was there before": _ASKED.format("asked", "taught", "taught", "taught", "taught"),
-        "An encoder that is not driven": _ASKED.format("asked", "taught", "asked", "asked", "asked"),
-        "is not one of the answers": _ASKED.format("asked", "taught", "learned", "asked", "taught"),
+        "A probe asks the features": _ASKED.format(
+            "taught", "asked", "taught", "asked", "taught"
+        ),
+        "the knowledge was there before": _ASKED.format(
+            "asked", "taught", "taught", "taught", "taught"
+        ),
+        "An encoder that is not driven": _ASKED.format(
+            "asked", "taught", "asked", "asked", "asked"
+        ),
+        "is not one of the answers": _ASKED.format(
+            "asked", "taught", "learned", "asked", "taught"
+        ),
     },
     "multiply-experts": {
         "sum to less than one": """
@@ -77,16 +86,23 @@ def shares(log_variances, present):
 """,
     },
     "phase-with-practice": {
-        "compare the drives before you name them": _PHASE.format(**{**_RIGHT, "first": "0"}),
+        "compare the drives before you name them": _PHASE.format(
+            **{**_RIGHT, "first": "0"}
+        ),
         "Nothing in your formula depends": """
 def ratio(S, s, only_a, only_b):
     first = 0 if s[0] >= s[1] else 1
     left = s[1 - first] - s[first] / S[first, first] * S[0, 1]
     return float(1 + (s[first] - s[1 - first]) / left)
 """,
-        "Already at the start": _PHASE.format(**{**_RIGHT, "lead": "abs(float(s[0] - s[1]))"}),
+        "Already at the start": _PHASE.format(
+            **{**_RIGHT, "lead": "abs(float(s[0] - s[1]))"}
+        ),
         "the samples do that show the late one alone": _PHASE.format(
-            **{**_RIGHT, "left": "(1 - only_a - only_b) * (s[second] - learned * S[0, 1])"}
+            **{
+                **_RIGHT,
+                "left": "(1 - only_a - only_b) * (s[second] - learned * S[0, 1])",
+            }
         ),
         "counts only where both are shown": _PHASE.format(
             **{**_RIGHT, "left": "drive[second] - learned * S[0, 1]"}
@@ -100,10 +116,16 @@ def ratio(S, s, only_a, only_b):
         "Overfitting counts squared": _BLEND.format(
             gap=_GAP, weight="max(before - after, 0) / gap", result=_RESULT
         ),
-        "how far the gap grew": _BLEND.format(gap="after - train[task][1]", weight=_WEIGHT, result=_RESULT),
-        "has a negative weight": _BLEND.format(gap=_GAP, weight="(before - after) / gap**2", result=_RESULT),
+        "how far the gap grew": _BLEND.format(
+            gap="after - train[task][1]", weight=_WEIGHT, result=_RESULT
+        ),
+        "has a negative weight": _BLEND.format(
+            gap=_GAP, weight="(before - after) / gap**2", result=_RESULT
+        ),
         "training loss falls for everybody": _BLEND.format(
-            gap=_GAP, weight="(train[task][0] - train[task][1]) / gap**2", result=_RESULT
+            gap=_GAP,
+            weight="(train[task][0] - train[task][1]) / gap**2",
+            result=_RESULT,
         ),
     },
 }

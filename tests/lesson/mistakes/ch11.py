@@ -1,4 +1,5 @@
-"""Typical mistakes in the exercises of chapter 11: a part of the hint each must get, and its code."""
+"""Typical mistakes in the exercises of chapter 11: a part of the hint each must get,
+and its code."""
 
 _METHODS = """
 answer = {{
@@ -31,7 +32,11 @@ def weights(kind, lengths, few):
         return {bottleneck}
     return {perceiver}
 """
-_MULT, _BOTTLENECK, _PERCEIVER = "total**2", "sum((n + few) ** 2 for n in lengths)", "few * total + few**2"
+_MULT, _BOTTLENECK, _PERCEIVER = (
+    "total**2",
+    "sum((n + few) ** 2 for n in lengths)",
+    "few * total + few**2",
+)
 
 _NEEDED = """
 def most_needed(predict, x, blank):
@@ -75,37 +80,60 @@ MISTAKES = {
             "Perceiver",
         ),
         "is not one of the answers": _METHODS.format(
-            "MulT", "kernel smoothing", "product of experts", "gate", "task attention", "Perceiver"
+            "MulT",
+            "kernel smoothing",
+            "product of experts",
+            "gate",
+            "task attention",
+            "Perceiver",
         ),
     },
     "heads-by-hand": {
-        "Padding takes part": _ATTEND.format(heads="heads", width=_WIDTH, weights="scores.softmax(2)"),
+        "Padding takes part": _ATTEND.format(
+            heads="heads", width=_WIDTH, weights="scores.softmax(2)"
+        ),
         "no longer sum to one": _ATTEND.format(
             heads="heads", width=_WIDTH, weights="(scores.softmax(2) * shown)"
         ),
-        "exp(0) is one": _ATTEND.format(heads="heads", width=_WIDTH, weights="(scores * shown).softmax(2)"),
-        "not of D": _ATTEND.format(heads="heads", width="(q.shape[2] * heads)", weights=_MASKED),
-        "The root is missing": _ATTEND.format(heads="heads", width="1", weights=_MASKED),
+        "exp(0) is one": _ATTEND.format(
+            heads="heads", width=_WIDTH, weights="(scores * shown).softmax(2)"
+        ),
+        "not of D": _ATTEND.format(
+            heads="heads", width="(q.shape[2] * heads)", weights=_MASKED
+        ),
+        "The root is missing": _ATTEND.format(
+            heads="heads", width="1", weights=_MASKED
+        ),
         "over the keys": _ATTEND.format(
-            heads="heads", width=_WIDTH, weights="scores.masked_fill(~shown, -1e30).softmax(1)"
+            heads="heads",
+            width=_WIDTH,
+            weights="scores.masked_fill(~shown, -1e30).softmax(1)",
         ),
         "a single head": _ATTEND.format(heads="1", width=_WIDTH, weights=_MASKED),
     },
     "count-weights": {
         "attend to themselves": _WEIGHTS.format(
-            mult="total**2 - sum(n**2 for n in lengths)", bottleneck=_BOTTLENECK, perceiver=_PERCEIVER
+            mult="total**2 - sum(n**2 for n in lengths)",
+            bottleneck=_BOTTLENECK,
+            perceiver=_PERCEIVER,
         ),
         "Pairs are ordered": _WEIGHTS.format(
-            mult="(total**2 + sum(n**2 for n in lengths)) // 2", bottleneck=_BOTTLENECK, perceiver=_PERCEIVER
+            mult="(total**2 + sum(n**2 for n in lengths)) // 2",
+            bottleneck=_BOTTLENECK,
+            perceiver=_PERCEIVER,
         ),
         "meet in the few only": _WEIGHTS.format(
             mult=_MULT, bottleneck="(total + few) ** 2", perceiver=_PERCEIVER
         ),
         "The few attend to each other": _WEIGHTS.format(
-            mult=_MULT, bottleneck="sum(n**2 + 2 * n * few for n in lengths)", perceiver=_PERCEIVER
+            mult=_MULT,
+            bottleneck="sum(n**2 + 2 * n * few for n in lengths)",
+            perceiver=_PERCEIVER,
         ),
         "and the tokens at the few": _WEIGHTS.format(
-            mult=_MULT, bottleneck="sum(n**2 + n * few for n in lengths)", perceiver=_PERCEIVER
+            mult=_MULT,
+            bottleneck="sum(n**2 + n * few for n in lengths)",
+            perceiver=_PERCEIVER,
         ),
         "the latents attend to each other": _WEIGHTS.format(
             mult=_MULT, bottleneck=_BOTTLENECK, perceiver="few * total"
@@ -115,7 +143,9 @@ MISTAKES = {
         ),
     },
     "delete-and-see": {
-        "one step at a time": _NEEDED.format(fresh="pass", blank="blank", lost=_LOST, best=_BEST),
+        "one step at a time": _NEEDED.format(
+            fresh="pass", blank="blank", lost=_LOST, best=_BEST
+        ),
         "not zeros": _NEEDED.format(fresh=_FRESH, blank="0", lost=_LOST, best=_BEST),
         "helps the winner": _NEEDED.format(
             fresh=_FRESH, blank="blank", lost=_LOST, best="torch.cat(lost, 1).argmin(1)"
@@ -127,8 +157,13 @@ MISTAKES = {
             best=_BEST,
         ),
         "another class for each sample": _NEEDED.format(
-            fresh=_FRESH, blank="blank", lost="(before - predict(without))[:, :1]", best=_BEST
+            fresh=_FRESH,
+            blank="blank",
+            lost="(before - predict(without))[:, :1]",
+            best=_BEST,
         ),
-        "The input has changed": _NEEDED.format(fresh="without = x", blank="blank", lost=_LOST, best=_BEST),
+        "The input has changed": _NEEDED.format(
+            fresh="without = x", blank="blank", lost=_LOST, best=_BEST
+        ),
     },
 }
