@@ -23,7 +23,7 @@ from tools.project import CHAPTERS, ROOT, repository, sources
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 YOURS = "-yours"  # the end of the name of a reader's own copy; git ignores these
 INSTALL = """\
-# In Colab this installs the book's library; where the library is present it does nothing.
+# In Colab this installs the book's library; where it is present, it does nothing.
 from importlib.util import find_spec
 
 if find_spec("mtmm_lib") is None:

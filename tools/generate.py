@@ -30,10 +30,11 @@ MARKS = {
 LEDGER = """\
 # Claims ledger
 
-The article that this book follows makes statements: six advantages (A1–A6) and seven challenges (C1–C7) of
-multi-task and multi-modal learning, and more about methods and applications. Here each of them stands beside
-what the lessons measured. The page is made from the executed notebooks, and a claim that does not hold stops
-the build. A statement that the measurements refute is as welcome here as one that they support.
+The article that this book follows makes statements: six advantages (A1–A6) and seven
+challenges (C1–C7) of multi-task and multi-modal learning, and more about methods and
+applications. Here each of them stands beside what the lessons measured. The page is
+made from the executed notebooks, and a claim that does not hold stops the build. A
+statement that the measurements refute is as welcome here as one that they support.
 
 | | The article says | Verdicts so far |
 |---|---|---|
@@ -51,23 +52,25 @@ The lessons on this site were executed with the versions and in the times below.
 CARDS = """\
 # Data cards
 
-What each data set of the book is, where it comes from or how it was made, under which licence, and what it
-cannot do.
+What each data set of the book is, where it comes from or how it was made, under which
+licence, and what it cannot do.
 """
 
 ARTICLE = """\
 # From the article to this book
 
 The book follows an article, 一切皆是映射：多任务和多模态学习中的深度学习
-(*Everything Is a Mapping: Deep Learning in Multi-Task and Multi-Modal Learning*), section by section, and
-turns its statements into something to run, change and check. Here is each section and each statement with the
-chapters that take it up. A chapter without a link is planned. What was measured so far stands in the
-{doc}`claims ledger <ledger>`.
+(*Everything Is a Mapping: Deep Learning in Multi-Task and Multi-Modal Learning*),
+section by section, and turns its statements into something to run, change and check.
+Here is each section and each statement with the chapters that take it up. A chapter
+without a link is planned. What was measured so far stands in the {doc}`claims ledger
+<ledger>`.
 
-The article breaks off in the middle of its section 3.4. Its outline in section 1.4 names what was to follow:
-models and algorithms, which the chapters on methods have; case studies with code and application scenarios,
-which are the chapters on domains; tools and resources, which have {doc}`a page of their own <../tools>`;
-trends and challenges, with which the last chapter ends.
+The article breaks off in the middle of its section 3.4. Its outline in section 1.4
+names what was to follow: models and algorithms, which the chapters on methods have;
+case studies with code and application scenarios, which are the chapters on domains;
+tools and resources, which have {doc}`a page of their own <../tools>`; trends and
+challenges, with which the last chapter ends.
 """
 
 MODULE = """\

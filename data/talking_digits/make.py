@@ -75,10 +75,8 @@ def espeak_version() -> str:
 def speak(voice: str, accent: str, rate: str, pitch: str, word: str) -> np.ndarray:
     """The waveform, int16 `[samples]`, without the pause that the program adds to a
     sentence."""
-    # fmt: off
-    command = ["espeak-ng", "-z", "-v", f"{ACCENTS[accent]}+{voice}", "-s", str(RATES[rate]),
-               "-p", str(PITCHES[pitch]), "--stdout", word]
-    # fmt: on
+    sound = ["-v", f"{ACCENTS[accent]}+{voice}", "-p", str(PITCHES[pitch])]
+    command = ["espeak-ng", "-z", *sound, "-s", str(RATES[rate]), "--stdout", word]
     wave = subprocess.run(command, capture_output=True, check=True).stdout
     # The header is 44 bytes; its size fields are wrong when the program writes to a
     # pipe.

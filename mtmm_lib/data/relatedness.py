@@ -1,6 +1,7 @@
 r"""Linear tasks with a dial for how related they are.
 
-\[ y_t = w_t^\top x + \sigma\,\varepsilon, \qquad x \sim N(0, I_D), \quad \varepsilon \sim N(0, 1), \quad
+\[ y_t = w_t^\top x + \sigma\,\varepsilon, \qquad
+   x \sim N(0, I_D), \quad \varepsilon \sim N(0, 1), \quad
    \lVert w_t\rVert = 1, \quad w_s^\top w_t = \rho \ (s \ne t). \]
 
 The construction of Ma et al. (2018, MMoE), without the sine terms that they add: with

@@ -6,10 +6,10 @@ three colours, so that there are 10⁴ scenes. There are 18 questions of four ki
 
 | kind | question | answers | asked when |
 |---|---|---|---|
-| colour | what colour is the circle | red, yellow, blue | there is exactly one circle |
+| colour | what colour is the circle | red, yellow, blue | there is one circle |
 | presence | is there a red circle | yes, no | always |
 | count | how many shapes are red | zero, one, two | at most two are |
-| position | where is the circle | top left, … bottom right | there is exactly one circle |
+| position | where is the circle | top left, … bottom right | there is one circle |
 
 Kinds are equally frequent, so are the questions of a kind and the answers to a
 question: the words of a question tell which answers are possible and nothing more.

@@ -17,15 +17,17 @@ from mtmm_lib.data.text import PADDING, Corpus, corpus, encode
 
 #: Universal parts of speech, in the order of the class numbers of the target `upos`.
 UPOS = tuple(
-    "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
+    """
+    ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X
+    """.split()
 )
 #: Universal relations without their subtypes, in the order of the class numbers of the
 #: target `relation`.
 RELATIONS = tuple(
     """
-    acl advcl advmod amod appos aux case cc ccomp clf compound conj cop csubj dep det discourse
-    dislocated expl fixed flat goeswith iobj list mark nmod nsubj nummod obj obl orphan parataxis punct
-    reparandum root vocative xcomp
+    acl advcl advmod amod appos aux case cc ccomp clf compound conj cop csubj dep det
+    discourse dislocated expl fixed flat goeswith iobj list mark nmod nsubj nummod obj
+    obl orphan parataxis punct reparandum root vocative xcomp
     """.split()
 )
 #: Where the texts come from, in the order of the class numbers of the target `genre`.

@@ -8,17 +8,6 @@ from textwrap import dedent
 
 from mtmm_lib.lesson import page
 
-_STYLE = """<style>
-.mtmm pre.mtmm-code{background:var(--mtmm-paper);color:var(--mtmm-ink);border:1px solid var(--mtmm-line);
-border-radius:.4rem;padding:.7rem .9rem;margin:0;overflow-x:auto;font-size:.85rem;line-height:1.45;
-white-space:pre}
-.mtmm-code .k,.mtmm-code .kn,.mtmm-code .kc,.mtmm-code .ow{color:var(--mtmm-purple)}
-.mtmm-code .nf,.mtmm-code .nc,.mtmm-code .fm,.mtmm-code .nd{color:var(--mtmm-blue)}
-.mtmm-code .s1,.mtmm-code .s2,.mtmm-code .sd,.mtmm-code .sa,.mtmm-code .si{color:var(--mtmm-good)}
-.mtmm-code .mi,.mtmm-code .mf{color:var(--mtmm-accent)}
-.mtmm-code .c1{color:var(--mtmm-soft);font-style:italic}
-</style>"""
-
 
 def source(obj: object, *, doc: bool = False) -> None:
     """Show the code of a function, method, class or module.
@@ -38,7 +27,9 @@ def source(obj: object, *, doc: bool = False) -> None:
     if not doc:
         text = without_docstrings(text)
     code = highlight(text, PythonLexer(), HtmlFormatter(nowrap=True))
-    page.show(f'{_STYLE}<pre class="mtmm-code" tabindex="0">{code}</pre>', text)
+    page.show(
+        f'{page.style("code")}<pre class="mtmm-code" tabindex="0">{code}</pre>', text
+    )
 
 
 def without_docstrings(text: str) -> str:
@@ -52,9 +43,8 @@ def without_docstrings(text: str) -> str:
             first = node.body[0]
             if ast.get_docstring(node) is not None and len(node.body) > 1:
                 last = first.end_lineno
-                if not lines[
-                    last
-                ].strip():  # the empty line that sets a docstring apart
+                # the empty line that sets a docstring apart
+                if not lines[last].strip():
                     last += 1
                 lines[first.lineno - 1 : last] = [None] * (last - first.lineno + 1)
     return "\n".join(line for line in lines if line is not None)

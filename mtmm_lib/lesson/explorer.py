@@ -12,7 +12,7 @@ from math import prod
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from mtmm_lib.lesson import plots
+from mtmm_lib.lesson import page, plots
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -21,38 +21,6 @@ if TYPE_CHECKING:
 MAX_FRAMES = 60
 MAX_BYTES = 25_000
 SCALE = 1.5
-
-# The widgets' own sheet lets labels wrap badly on narrow pages and knows no dark page
-# but JupyterLab's.
-_STYLE = """<style>
-.mtmm-explorer{overflow:hidden}
-.mtmm-explorer .widget-slider,.mtmm-explorer .widget-toggle-buttons{width:100%;max-width:30rem;height:auto;
-margin-bottom:4px}
-.mtmm-explorer .widget-toggle-buttons{display:flex;align-items:center}
-.mtmm-explorer .widget-label{text-align:left}
-.mtmm-explorer .widget-html-content{line-height:0}
-.widget-subarea:has(.mtmm-explorer){background:none!important;padding:0!important}
-html[data-theme="dark"] .mtmm-explorer{--jp-widgets-label-color:#e9eef2;--jp-widgets-readout-color:#e9eef2}
-</style>"""
-
-# The frames and the browser's own controls; the point's frame is found by counting as
-# through nested loops.
-_PLAIN = """<div id="%(id)s">%(controls)s<div>%(frames)s</div></div><script>(function () {
-  const box = document.getElementById("%(id)s"), options = %(options)s;
-  const controls = [...box.querySelectorAll("input, select")], frames = [...box.querySelectorAll("img")];
-  function show() {
-    let at = 0;
-    controls.forEach((control, k) => {
-      at = at * options[k].length + Number(control.value);
-      if (control.type !== "range") return;
-      control.setAttribute("aria-valuetext", options[k][control.value]);
-      control.nextElementSibling.textContent = options[k][control.value];
-    });
-    frames.forEach((frame, i) => { frame.style.display = i === at ? "" : "none"; });
-  }
-  controls.forEach(control => control.addEventListener("input", show));
-  show();
-})();</script>"""
 
 
 def explore(
@@ -122,7 +90,11 @@ def explore(
         return stack
 
     explorer = Explorer(
-        [*controls.values(), level({}, list(grid)), ipywidgets.HTML(_STYLE)]
+        [
+            *controls.values(),
+            level({}, list(grid)),
+            ipywidgets.HTML(page.style("explorer")),
+        ]
     )
     return explorer.add_class("mtmm-explorer")
 
@@ -203,18 +175,16 @@ def plain(explorer: ipywidgets.VBox) -> str:
                 f'value="{control.index}"> <output></output>'
             )
         else:
-            choices = (
-                (
-                    "<option "
-                    f'value="{i}"{" selected" * (i == control.index)}>{escape(name)}</option>'
-                )
-                for i, name in enumerate(names)
-            )
-            field = f"<select>{''.join(choices)}</select>"
+            field = "<select>"
+            for i, name in enumerate(names):
+                chosen = " selected" * (i == control.index)
+                field += f'<option value="{i}"{chosen}>{escape(name)}</option>'
+            field += "</select>"
         drawn += f"<p><label>{escape(control.description)} {field}</label></p>"
-    return _PLAIN % {
-        "id": f"explorer-{uuid.uuid4().hex}",
-        "controls": drawn,
-        "frames": "".join(frame.value for frame in frames),
-        "options": json.dumps(options).replace("<", "\\u003c"),
-    }
+    name = f"explorer-{uuid.uuid4().hex}"
+    pictures = "".join(frame.value for frame in frames)
+    words = json.dumps(options).replace("<", "\\u003c")
+    return (
+        f'<div id="{name}">{drawn}<div>{pictures}</div></div>'
+        f'<script>({page.static("explorer.js")})("{name}", {words});</script>'
+    )

@@ -9,40 +9,45 @@ notebook.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 KEY = "mtmm"
 
 LIGHT = (
-    "--mtmm-ink:#1b2733;--mtmm-soft:#56646f;--mtmm-line:#b9c4cd;--mtmm-paper:#f5f7f9;--mtmm-accent:#ad4600;"
+    "--mtmm-ink:#1b2733;--mtmm-soft:#56646f;--mtmm-line:#b9c4cd;"
+    "--mtmm-paper:#f5f7f9;--mtmm-accent:#ad4600;"
     "--mtmm-glow:#fdeadb;--mtmm-good:#00724f;--mtmm-bad:#b3261e;--mtmm-open:#6a5200;"
     "--mtmm-blue:#0072b2;--mtmm-green:#008a64;--mtmm-purple:#b0568d"
 )
 DARK = (
-    "--mtmm-ink:#e9eef2;--mtmm-soft:#a9b5bf;--mtmm-line:#4d5a66;--mtmm-paper:#1d252d;--mtmm-accent:#ff9a4d;"
+    "--mtmm-ink:#e9eef2;--mtmm-soft:#a9b5bf;--mtmm-line:#4d5a66;"
+    "--mtmm-paper:#1d252d;--mtmm-accent:#ff9a4d;"
     "--mtmm-glow:#45290f;--mtmm-good:#4fd1a5;--mtmm-bad:#ff8a80;--mtmm-open:#e6c34a;"
     "--mtmm-blue:#5ab4ef;--mtmm-green:#3fc79a;--mtmm-purple:#e08fc0"
 )
+
+
+@cache
+def static(name: str) -> str:
+    """A style sheet or a script of the folder `static`, as in `static("strip.css")`."""
+    return (files("mtmm_lib.lesson") / "static" / name).read_text(encoding="utf-8")
+
+
+def style(name: str) -> str:
+    """The rules that an output takes along, beside those of every output."""
+    return f"<style>\n{static(f'{name}.css')}</style>"
+
 
 # Each output carries its own few rules: cells may be cleared, moved or shown alone. The
 # dark colours apply where the site, JupyterLab, VS Code or Colab say that they are
 # dark.
 _STYLE = f"""<style>
-.mtmm{{{LIGHT};color:var(--mtmm-ink);font-size:.95rem;line-height:1.5;margin:.6rem 0;max-width:100%}}
+.mtmm{{{LIGHT}}}
 html[data-theme="dark"] .mtmm,body[data-jp-theme-light="false"] .mtmm,
 body.vscode-dark .mtmm,html[theme="dark"] .mtmm{{{DARK}}}
-.cell_output .text_html:has(>.mtmm){{background:none!important;padding:0!important}}
-.mtmm *{{box-sizing:border-box}}
-.mtmm p{{margin:.15rem 0;color:inherit}}
-.mtmm figure{{margin:0}}
-.mtmm figcaption{{text-align:left;font-weight:400}}
-.mtmm-box{{background:var(--mtmm-paper);border:1px solid var(--mtmm-line);border-radius:.4rem;
-border-left:.3rem solid var(--mtmm-tone);padding:.6rem .9rem;overflow-wrap:anywhere}}
-.mtmm-good{{--mtmm-tone:var(--mtmm-good)}}.mtmm-bad{{--mtmm-tone:var(--mtmm-bad)}}
-.mtmm-open{{--mtmm-tone:var(--mtmm-open)}}
-.mtmm-box .mtmm-head{{color:var(--mtmm-tone);font-weight:600}}
-.mtmm .mtmm-soft{{color:var(--mtmm-soft);font-size:.85rem}}
-</style>"""
+{static("page.css")}</style>"""
 
 
 class _Shown:

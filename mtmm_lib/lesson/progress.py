@@ -17,24 +17,6 @@ from mtmm_lib.lesson import page
 PASSED, TRIED, OPEN = "passed", "tried", "not yet"
 SIGNS = {PASSED: "✓", TRIED: "◐", OPEN: "○"}
 
-# JupyterLab's sheet has stripes, small type and everything to the right for tables.
-_STYLE = """<style>
-.mtmm table.mtmm-progress{border-collapse:collapse;margin:0 0 .4rem;font-size:.95rem;color:var(--mtmm-ink);
-border:0;width:auto;max-width:100%}
-.mtmm .mtmm-progress caption{caption-side:top;text-align:left;font-weight:600;padding:0 0 .3rem;
-color:var(--mtmm-ink)}
-.mtmm .mtmm-progress tr{background:none!important;border:0;border-top:1px solid var(--mtmm-line)}
-.mtmm .mtmm-progress :is(th,td){text-align:left;vertical-align:top;padding:.3rem 1rem .3rem 0;border:0;
-background:none;white-space:nowrap}
-.mtmm .mtmm-progress td:last-child{white-space:normal;padding-right:0}
-.mtmm .mtmm-progress ul{display:flex;flex-wrap:wrap;gap:0 1.1rem;list-style:none;margin:0;padding:0}
-.mtmm .mtmm-progress li{position:relative;margin:0;white-space:nowrap;color:var(--mtmm-soft)}
-.mtmm .mtmm-progress li.passed{color:var(--mtmm-good)}
-.mtmm .mtmm-progress li.tried{color:var(--mtmm-open)}
-.mtmm .mtmm-progress li span:last-child{position:absolute;width:1px;height:1px;overflow:hidden;
-clip-path:inset(50%)}
-</style>"""
-
 
 def folder() -> Path:
     """Where the marks lie: `MTMM_PROGRESS` if it is set, else the platform's place for
@@ -128,7 +110,7 @@ def progress() -> None:
         for chapter, of in begun.items()
     ]
     page.show(
-        f"{_STYLE}<div>{html}</div>"
+        f"{page.style('progress')}<div>{html}</div>"
         + "".join(f'<p class="mtmm-soft">{escape(line)}</p>' for line in foot),
         "\n".join([head, *lines, *foot]),
     )

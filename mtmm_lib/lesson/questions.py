@@ -29,64 +29,6 @@ _COLOURS = {
     "--jq-incorrect-color": "var(--mtmm-bad)",
     "--jq-link-color": "var(--mtmm-blue)",
 }
-# jupyterquiz's sheet is made for slides: smaller type, choices as a list, a frame for
-# the one chosen.
-_STYLE = """<style>
-.mtmm .Quiz{font-size:1rem;line-height:1.5;margin:0 0 1rem;padding:0;max-width:44rem!important}
-.mtmm .MultipleChoiceQn,.mtmm .ManyChoiceQn{padding:0;font-weight:600}
-.mtmm .ManyChoiceQn::after{content:" Choose all that apply.";font-weight:400;color:var(--mtmm-soft)}
-.mtmm .Answer{display:flex;flex-direction:column;gap:.4rem;margin:.4rem 0}
-.mtmm .MCButton{color:var(--mtmm-ink);font-size:.95rem;justify-content:flex-start;text-align:left;
-padding:.45rem .8rem;border-radius:.4rem;margin:0;position:relative}
-.mtmm .MCButton input{position:absolute;opacity:0;width:1px;height:1px}
-.mtmm .MCButton:hover{border-color:var(--mtmm-soft)}
-.mtmm .MCButton:focus-within{outline:2px solid var(--mtmm-blue);outline-offset:1px}
-.mtmm .correctButton,.mtmm .incorrectButton{animation:none;color:var(--mtmm-ink)}
-.mtmm .MCButton.correctButton{border:2px solid var(--mtmm-good)}
-.mtmm .MCButton.incorrectButton{border:2px solid var(--mtmm-bad)}
-.mtmm .correctButton::after{content:"✓";color:var(--mtmm-good);margin-left:auto;padding-left:.6rem}
-.mtmm .incorrectButton::after{content:"✗";color:var(--mtmm-bad);margin-left:auto;padding-left:.6rem}
-.mtmm .Quiz code{color:inherit;background:var(--mtmm-paper);font-size:.9em;padding:0 .2em;border:0}
-.mtmm .Feedback{font-size:.95rem;text-align:left;min-height:1.5em}
-.mtmm .mtmm-verdict{font-weight:600;min-height:1.5em;max-width:44rem}
-</style>"""
-# What jupyterquiz leaves out: groups with names, and feedback that a screen reader
-# hears.
-_NAME = """
-(function name(tries){
-  const quizzes = document.querySelectorAll("#%s .Quiz");
-  if (!quizzes.length && tries) return setTimeout(() => name(tries - 1), 200);
-  quizzes.forEach(quiz => {
-    const choices = quiz.querySelector(".Answer");
-    choices.setAttribute("role", "radiogroup");
-    choices.setAttribute("aria-labelledby", quiz.firstElementChild.id);
-    quiz.querySelector(".Feedback").setAttribute("aria-live", "polite");
-  });
-})(50);"""
-# The first answer to a question counts. By keyboard one passes over choices: the one
-# that is left counts.
-_VERDICT = """
-(function judge(sections, tries){
-  const box = document.getElementById("%s"), quizzes = [...box.querySelectorAll(".Quiz")];
-  if (!quizzes.length && tries) return setTimeout(() => judge(sections, tries - 1), 200);
-  const right = sections.map(() => null);
-  function settle(k, choice) {
-    if (right[k] !== null || !choice) return;
-    right[k] = choice.dataset.correct === "true";
-    if (right.includes(null)) return;
-    const read = sections.filter((_, i) => !right[i]).map(name => `“${name}”`), last = read.pop();
-    const verdict = !last ? "You may skip this chapter."
-      : !read.length ? `You may skip this chapter; only ${last} deserves a look.`
-      : `Read ${read.join(", ")} and ${last}.`;
-    box.querySelector(".mtmm-verdict").textContent =
-      `${right.filter(Boolean).length} of ${right.length} right at the first go. ${verdict}`;
-  }
-  quizzes.forEach((quiz, k) => {
-    quiz.addEventListener("click", event => event.detail && settle(k, event.target.closest(".MCButton")));
-    quiz.addEventListener("focusout", event => quiz.contains(event.relatedTarget)
-      || settle(k, quiz.querySelector(".correctButton, .incorrectButton")));
-  });
-})(%s, 50);"""
 
 
 def check_quiz(questions: list[dict[str, Any]]) -> None:
@@ -188,17 +130,16 @@ def quiz(chapter: str) -> None:
     name = f"quiz-{chapter}"
     # The script looks for a global MathJax and would load it from the network, but
     # there is nothing to set.
-    script = f"(function(){{var MathJax;{script}\n}})();{_NAME % name}"
+    script = f"(function(){{var MathJax;{script}\n}})();"
+    script += f'({page.static("names.js")})("{name}");'
     verdict = ""
     if "section" in questions[0]:
         verdict = '<p class="mtmm-verdict" role="status"></p>'
-        script += _VERDICT % (
-            name,
-            json.dumps([question["section"] for question in questions]),
-        )
+        sections = json.dumps([question["section"] for question in questions])
+        script += f'({page.static("verdict.js")})("{name}", {sections});'
     script = script.replace("</", "<\\/")
     page.show(
-        f"{_STYLE}<div "
-        f'id="{name}">{markup}</div>{verdict}</div><script>{script}</script>',
+        f'{page.style("questions")}<div id="{name}">{markup}</div>{verdict}</div>'
+        f"<script>{script}</script>",
         re.sub("<[^>]*>", "", plain),
     )

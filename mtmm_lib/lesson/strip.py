@@ -57,30 +57,6 @@ _TALL = _Layout(
     nouns=2,
 )
 
-_STYLE = """<style>
-.mtmm-strip{container-type:inline-size}
-.mtmm-strip svg{display:block;width:100%;height:auto;max-width:55rem;margin:0 auto;overflow:visible}
-.mtmm-strip svg.tall{display:none;max-width:24rem}
-@container (max-width:34rem){.mtmm-strip svg.wide{display:none}.mtmm-strip svg.tall{display:block}}
-</style>"""
-_SVG_STYLE = """<style>
-.mtmm-s text{font-family:system-ui,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;font-size:15px;
-fill:var(--mtmm-ink)}
-.mtmm-s .sym{font-family:"STIX Two Text","Times New Roman",Georgia,serif;font-style:italic;font-size:18px}
-.mtmm-s .sub{font-size:12.5px}
-.mtmm-s .a{fill:none;stroke:var(--mtmm-soft);stroke-width:1.8}
-.mtmm-s .h{fill:var(--mtmm-soft)}
-.mtmm-s .p{fill:var(--mtmm-paper);stroke:var(--mtmm-line)}
-.mtmm-s .d{fill:none;stroke:var(--mtmm-soft);stroke-width:1.4;stroke-dasharray:2 5;stroke-linecap:round}
-.mtmm-s .n{font-weight:600}
-.mtmm-s .on .a{stroke:var(--mtmm-accent);stroke-width:3.2}
-.mtmm-s .on .h{fill:var(--mtmm-accent)}
-.mtmm-s .on .p{fill:var(--mtmm-glow);stroke:var(--mtmm-accent);stroke-width:1.8}
-.mtmm-s .on .n{fill:var(--mtmm-accent)}
-.mtmm-s .m0{fill:var(--mtmm-blue)}.mtmm-s .m1{fill:var(--mtmm-green)}.mtmm-s .m2{fill:var(--mtmm-purple)}
-.mtmm-s .t0{fill:#e69f00}.mtmm-s .t1{fill:#56b4e9}.mtmm-s .t2{fill:#8c979f}
-</style>"""
-
 _DIGIT = ("1110", "0001", "0110", "0001", "1110")  # a three, in pixels
 
 
@@ -125,7 +101,7 @@ def html(chapter: str | None = None) -> str:
 
 def pictures(chapter: str | None = None) -> str:
     """The wide and the tall picture, of which a page shows the one that fits."""
-    return f"{_STYLE}{svg(chapter)}{svg(chapter, tall=True)}"
+    return f"{page.style('strip')}{svg(chapter)}{svg(chapter, tall=True)}"
 
 
 def standalone() -> str:
@@ -151,7 +127,7 @@ def svg(chapter: str | None = None, *, tall: bool = False) -> str:
         '<svg xmlns="http://www.w3.org/2000/svg" class="mtmm-s '
         f'{"tall" if tall else "wide"}" role="img" '
         f'aria-label="{escape(alt(chapter))}" viewBox="0 0 {width} '
-        f'{height}">{_SVG_STYLE}{body}</svg>'
+        f'{height}">{page.style("picture")}{body}</svg>'
     )
 
 

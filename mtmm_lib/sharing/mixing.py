@@ -89,7 +89,8 @@ class TaskAttention(Sharing):
     With $p_j$ what stage j of the trunk returns, a task's mask reads it and, from the
     second stage on, what the task selected one stage before:
 
-    \[ a_{t,j} = \sigma\bigl(W'_{t,j}\,\mathrm{relu}(W_{t,j}[p_j; f_j(\hat a_{t,j-1})])\bigr), \qquad
+    \[ a_{t,j} = \sigma\bigl(W'_{t,j}\,
+       \mathrm{relu}(W_{t,j}[p_j; f_j(\hat a_{t,j-1})])\bigr), \qquad
        f_j(v) = \mathrm{relu}(V_j v), \qquad \hat a_{t,j} = a_{t,j} \odot p_j, \]
 
     each linear map with its bias, and $h_t = \hat a_{t,S}$. As in the paper, the maps

@@ -202,7 +202,7 @@ def test_three_tasks():
 # ---------------------------------------------------------------------------
 
 
-def test_with_unlike_units_the_sum_serves_the_loud_task_and_gets_stuck_while_nash_compromises():
+def test_with_unlike_units_the_sum_gets_stuck_at_the_loud_task_while_nash_compromises():
     """The setting of Navon et al. (2022), with ten times the learning rate and a ninth
     of the steps."""
     toy = valleys(0.1)
@@ -246,7 +246,7 @@ def test_cagrad_stays_close_to_the_mean_and_mgda_goes_to_whichever_point_is_near
     )
 
 
-def test_weighted_sums_lead_to_the_ends_of_a_front_that_is_bent_inwards_tchebycheff_inside():
+def test_weighted_sums_lead_to_the_ends_of_a_front_bent_inwards_tchebycheff_inside():
     toy, shares = fonseca_fleming(), (0.3, 0.5, 0.7)
     ways = {f"sum {w}": weighted(w) for w in shares}
     ways |= {

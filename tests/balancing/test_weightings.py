@@ -44,8 +44,7 @@ def close(a, b, jacobian, tolerance=1e-7):
     )
 
 
-# --- all of them
-# ------------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------
 
 
 def test_all_lists_every_weighting_under_its_name():
@@ -165,8 +164,7 @@ def test_a_zero_gradient_stops_mgda_and_is_ignored_by_the_others(weighting):
         assert found == pytest.approx(share * alone)
 
 
-# --- golden values, by hand or by an identity
-# -------------------------------------------------------------
+# --- golden values, by hand or by an identity -----------------------------------------
 
 # d for g₁ = (−4, 1, 1), g₂ = (6, 1, 1): G = [[18, −22], [−22, 38]], cosine −22/√684.
 EXPECTED = {
@@ -213,8 +211,7 @@ def test_published_figures_for_the_same_two_gradients():
         assert direction(weighting, jacobian) == pytest.approx(figures, abs=5e-5)
 
 
-# --- MGDA
-# -------------------------------------------------------------------------------------------------
+# --- MGDA -----------------------------------------------------------------------------
 
 
 @quick
@@ -248,8 +245,7 @@ def test_mgda_meets_the_conditions_of_optimality(jacobian):
     assert (slack / sizes(jacobian)).min() >= -1e-9 * (w * sizes(jacobian)).max()
 
 
-# --- PCGrad
-# -----------------------------------------------------------------------------------------------
+# --- PCGrad ---------------------------------------------------------------------------
 
 
 def by_the_loop(jacobian, orders):
@@ -293,8 +289,7 @@ def test_pcgrad_draws_its_orders():
     assert len({tuple(np.round(possible[i], 9)) for i in nearest}) > 1
 
 
-# --- UPGrad
-# -----------------------------------------------------------------------------------------------
+# --- UPGrad ---------------------------------------------------------------------------
 
 
 @quick
@@ -334,8 +329,7 @@ def test_upgrad_projects_each_gradient_on_the_cone():
         )
 
 
-# --- CAGrad
-# -----------------------------------------------------------------------------------------------
+# --- CAGrad ---------------------------------------------------------------------------
 
 
 @quick
@@ -373,8 +367,7 @@ def test_cagrad_goes_from_the_mean_to_mgda():
         cagrad(np.eye(2), c=-1)
 
 
-# --- IMTL-G, Nash, FairGrad
-# -------------------------------------------------------------------------------
+# --- IMTL-G, Nash, FairGrad -----------------------------------------------------------
 
 
 @quick
@@ -448,8 +441,7 @@ def test_fair_grad_cares_more_for_the_worst_off_the_larger_alpha():
         fair_grad(np.eye(2), alpha=0)
 
 
-# --- Aligned-MTL, DB-MTL
-# ----------------------------------------------------------------------------------
+# --- Aligned-MTL, DB-MTL --------------------------------------------------------------
 
 
 @quick

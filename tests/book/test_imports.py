@@ -114,7 +114,8 @@ import torch, torch.nn.functional, torch.utils.data
 for name in {["mtmm_lib", *MODULES]}:
     before = set(sys.modules)
     importlib.import_module(name)
-    for heavy in sorted({{module.split(".")[0] for module in set(sys.modules) - before}} & set({HEAVY})):
+    loaded = {{module.split(".")[0] for module in set(sys.modules) - before}}
+    for heavy in sorted(loaded & set({HEAVY})):
         print(name, "loads", heavy)
 """
     done = subprocess.run(

@@ -45,6 +45,7 @@ def test_the_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
     library = ROOT / "mtmm_lib"
     for path in [
         *(library / "lesson/quizzes").glob("*.json"),
+        *(library / "lesson/static").glob("*.*"),
         *(library / "data/manifests").glob("*.sha256"),
     ]:
         assert path.relative_to(ROOT).as_posix() in names

@@ -632,11 +632,14 @@ import importlib.util, sys
 from pathlib import Path
 import pooch
 module, source, manifest, cache = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("registry", module)  # alone, since PyTorch is slow to import
+# alone, since PyTorch is slow to import
+spec = importlib.util.spec_from_file_location("registry", module)
 registry = sys.modules["registry"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(registry)
 pooch.os_cache = lambda project: Path(cache) / project
-registry.SETS = {"tiny": registry.DataSet("Tiny", source, Path(manifest), "CC0", "Nobody, 2020", 1)}
+registry.SETS = {
+    "tiny": registry.DataSet("Tiny", source, Path(manifest), "CC0", "Nobody, 2020", 1)
+}
 print(registry.fetch("tiny"))
 """
 

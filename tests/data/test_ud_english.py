@@ -25,7 +25,8 @@ needs_the_real_set = pytest.mark.skipif(
 
 
 def line(number, word, upos="_", head="_", relation="_"):
-    return f"{number}\t{word}\t{word.lower()}\t{upos}\t_\t_\t{head}\t{relation}\t_\tSpaceAfter=No"
+    fields = (number, word, word.lower(), upos, "_", "_", head, relation, "_")
+    return "\t".join([*map(str, fields), "SpaceAfter=No"])
 
 
 def block(name, rows):

@@ -87,8 +87,10 @@ def test_the_page_shows_the_picture_that_fits(browser) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         outside = visible.evaluate("""svg => {
             const frame = svg.getBoundingClientRect();
-            const out = box => box.left < frame.left || box.right > frame.right || box.bottom > frame.bottom;
-            return [...svg.querySelectorAll("text")].filter(text => out(text.getBoundingClientRect())).length;
+            const out = box => box.left < frame.left || box.right > frame.right
+                || box.bottom > frame.bottom;
+            const words = [...svg.querySelectorAll("text")];
+            return words.filter(text => out(text.getBoundingClientRect())).length;
         }""")
         assert outside == 0
     tab.close()

@@ -21,8 +21,11 @@ from tools import vendor
 from tools.project import BUILD, ROOT
 
 SITE = BUILD / "html"
-WIDGETS_ARE_SHOWN = """() => document.querySelectorAll('.widget-subarea').length
-    >= document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length"""
+WIDGETS_ARE_SHOWN = """() => {
+    const view = 'script[type="application/vnd.jupyter.widget-view+json"]';
+    const shown = document.querySelectorAll('.widget-subarea').length;
+    return shown >= document.querySelectorAll(view).length;
+}"""
 
 
 @pytest.fixture(scope="session")

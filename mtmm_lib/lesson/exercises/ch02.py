@@ -23,8 +23,9 @@ PLANS = {
     "digit, size and ink from one picture, all of them wanted": "multi-task",
     "first speaking rate, then from there the digit, all that is wanted": "transfer",
     "digits 0 to 4, then without their data 5 to 9, examined on all ten": "continual",
-    "labelled British voices, Scottish ones without labels, examined on Scottish": "domain "
-    "adaptation",
+    "labelled British voices, Scottish ones without labels, examined on Scottish": (
+        "domain adaptation"
+    ),
     "many voices in turn, so that two clips of a new one suffice": "meta",
     "fill in the hidden half of a picture, keep the features": "self-supervised",
 }

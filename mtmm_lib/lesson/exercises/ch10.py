@@ -13,7 +13,9 @@ OBSERVATIONS = {
     "a new linear head on its frozen features is at chance": TAUGHT,
     "it is a backup whose map stands where it started": TAUGHT,
     "with encoders frozen, some practice for the layers behind them cures it": ASKED,
-    "its gradient went to zero when the other sense had fitted the training data": TAUGHT,
+    "its gradient went to zero when the other sense had fitted the training data": (
+        TAUGHT
+    ),
 }
 
 

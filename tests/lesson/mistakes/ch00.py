@@ -52,7 +52,8 @@ def bits(logits, y):
 """,
         "the sum over the batch": """
 def bits(logits, y):
-    return F.cross_entropy(logits, y, reduction="sum") / torch.tensor(2.0, dtype=torch.float64).log()
+    two = torch.tensor(2.0, dtype=torch.float64)
+    return F.cross_entropy(logits, y, reduction="sum") / two.log()
 """,
         "e^10000 overflows": """
 def bits(logits, y):
@@ -136,7 +137,8 @@ class Deep(nn.Module):
 class Deep(nn.Module):
     def __init__(self, widths):
         super().__init__()
-        self.layers = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths, widths[1:])))
+        pairs = zip(widths, widths[1:])
+        self.layers = nn.Sequential(*(nn.Linear(a, b) for a, b in pairs))
 
     def forward(self, x):
         return self.layers(x)
@@ -145,7 +147,8 @@ class Deep(nn.Module):
 class Deep(nn.Module):
     def __init__(self, widths):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(widths, widths[1:]))
+        pairs = zip(widths, widths[1:])
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairs)
 
     def forward(self, x):
         for layer in self.layers[:-1]:

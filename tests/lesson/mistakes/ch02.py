@@ -6,7 +6,8 @@ answer = {{
     "digit, size and ink from one picture, all of them wanted": "{0}",
     "first speaking rate, then from there the digit, all that is wanted": "{1}",
     "digits 0 to 4, then without their data 5 to 9, examined on all ten": "{2}",
-    "labelled British voices, Scottish ones without labels, examined on Scottish": "{3}",
+    "labelled British voices, Scottish ones without labels, examined on "
+    "Scottish": "{3}",
     "many voices in turn, so that two clips of a new one suffice": "{4}",
     "fill in the hidden half of a picture, keep the features": "self-supervised",
 }}
@@ -92,7 +93,8 @@ def expected_best(scores, k):
         "the same run be picked twice": """
 def expected_best(scores, k):
     n = len(scores)
-    return sum(s * ((i / n) ** k - ((i - 1) / n) ** k) for i, s in enumerate(sorted(scores), 1))
+    ranked = enumerate(sorted(scores), 1)
+    return sum(s * ((i / n) ** k - ((i - 1) / n) ** k) for i, s in ranked)
 """,
         "the best of all n runs": """
 def expected_best(scores, k):

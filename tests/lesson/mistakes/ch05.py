@@ -51,7 +51,8 @@ MISTAKES = {
         "Each task's loss is a mean": _TETHER.format(mean="", coupling=_CENTRE),
         "do not solve the equations": """
 def tethered(xs, ys, strength):
-    alone = [torch.linalg.lstsq(x, y.unsqueeze(1)).solution.squeeze(1) for x, y in zip(xs, ys)]
+    solve = torch.linalg.lstsq
+    alone = [solve(x, y.unsqueeze(1)).solution.squeeze(1) for x, y in zip(xs, ys)]
     alone = torch.stack(alone)
     return alone.mean(0) + (alone - alone.mean(0)) / (1 + strength)
 """,
@@ -64,17 +65,20 @@ def best_strength(w, noise, samples):
         "The noise is a standard deviation": """
 def best_strength(w, noise, samples):
     tasks, dim = w.shape
-    return noise * dim / samples * (tasks - 1) / tasks / (w - w.mean(0)).square().sum(1).mean()
+    chance = noise * dim / samples * (tasks - 1) / tasks
+    return chance / (w - w.mean(0)).square().sum(1).mean()
 """,
         "you added them up": """
 def best_strength(w, noise, samples):
     tasks, dim = w.shape
-    return noise**2 * dim / samples * (tasks - 1) / tasks / (w - w.mean(0)).square().sum()
+    chance = noise**2 * dim / samples * (tasks - 1) / tasks
+    return chance / (w - w.mean(0)).square().sum()
 """,
         "not signal over noise": """
 def best_strength(w, noise, samples):
     tasks, dim = w.shape
-    return (w - w.mean(0)).square().sum(1).mean() / (noise**2 * dim / samples * (tasks - 1) / tasks)
+    chance = noise**2 * dim / samples * (tasks - 1) / tasks
+    return (w - w.mean(0)).square().sum(1).mean() / chance
 """,
     },
     "soft-threshold": {

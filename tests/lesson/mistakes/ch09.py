@@ -37,7 +37,8 @@ def difference(p):
         seen = q > 0
         return (q[seen] * torch.{0}(q[seen] / apart[seen])).sum()
 
-    both, first, second = information(p.flatten(0, 1)), information(p.sum(1)), information(p.sum(0))
+    both = information(p.flatten(0, 1))
+    first, second = information(p.sum(1)), information(p.sum(0))
     return {1}
 """
 
@@ -84,7 +85,8 @@ def additive(s):
         "counts as zero": """
 def difference(p):
     def information(q):
-        return (q * torch.log2(q / (q.sum(1, keepdim=True) * q.sum(0, keepdim=True)))).sum()
+        apart = q.sum(1, keepdim=True) * q.sum(0, keepdim=True)
+        return (q * torch.log2(q / apart)).sum()
 
     return information(p.flatten(0, 1)) - information(p.sum(1)) - information(p.sum(0))
 """,

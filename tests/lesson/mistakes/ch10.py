@@ -3,11 +3,14 @@ and its code."""
 
 _ASKED = """
 answer = {{
-    "a new linear head on its frozen features is as good as a model of its own": "never {0}",
+    "a new linear head on its frozen features is as good as a model "
+    "of its own": "never {0}",
     "a new linear head on its frozen features is at chance": "never {1}",
     "it is a backup whose map stands where it started": "never {2}",
-    "with encoders frozen, some practice for the layers behind them cures it": "never {3}",
-    "its gradient went to zero when the other sense had fitted the training data": "never {4}",
+    "with encoders frozen, some practice for the layers behind them "
+    "cures it": "never {3}",
+    "its gradient went to zero when the other sense had fitted the "
+    "training data": "never {4}",
 }}
 """
 
