@@ -1,5 +1,7 @@
-r"""What flows through a model: a `Batch` of inputs and targets, and the `Features` made
-from them.
+r"""Everything that flows through a model.
+
+A `Batch` of inputs and targets goes in; `Features`, `Fused` and `Shared` are what the
+stages return; an `Output` holds everything that a forward pass computed.
 
 Shapes: B samples in a batch, L tokens, D width, M modalities.
 """
@@ -203,3 +205,57 @@ def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
 def valid_tokens(lengths: Tensor, size: int) -> Tensor:
     """Bool `[B, size]`, true for the first `lengths[b]` positions of sample b."""
     return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Fused:
+    """What a fusion returns.
+
+    Args:
+        features: the joint representation, tokens `[B, L, D]`.
+        weights: name → tensor: gates or attention maps, for plots.
+    """
+
+    features: Features
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """What a sharing returns.
+
+    Args:
+        features: task → `[B, L, D]`.
+        weights: name → tensor: gates, stitches or attention, for plots.
+        penalty: a scalar that is added to the loss; 0 where there is none.
+    """
+
+    features: dict[str, Tensor]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    penalty: Tensor | float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """Everything that a forward pass computed, stage by stage.
+
+    Args:
+        predictions: task → what its head returned.
+        features: modality → the encoder's `Features`.
+        fused: the fused `Features`.
+        shared: the cut that balancers use, `[B, L, D]`: the trunk's output under hard
+            sharing, otherwise the fused tokens.
+        task_features: task → `[B, L, D]`, the sharing's output.
+        weights: name → tensor: gates, attention maps, decision weights, for plots.
+        penalties: name → scalar that is added to the loss.
+        batch: the batch that went in.
+    """
+
+    predictions: dict[str, Tensor]
+    features: dict[str, Features] = field(default_factory=dict)
+    fused: Features | None = None
+    shared: Tensor | None = None
+    task_features: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    penalties: dict[str, Tensor] = field(default_factory=dict)
+    batch: Batch | None = None

@@ -7,47 +7,21 @@ Shapes: B batch, L tokens, D width, M modalities.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Batch, Features, row_mask
-from mtmm_lib.fusion import ModalityDropout
-from mtmm_lib.modalities import Fusion, check_presence
+from mtmm_lib.batch import Batch, Features, Output, row_mask
+from mtmm_lib.fusion import Fusion, ModalityDropout
+from mtmm_lib.fusion.base import check_presence
 from mtmm_lib.sharing import Sharing
 from mtmm_lib.tasks import Task
 
 
-@dataclass(frozen=True, eq=False)
-class Output:
-    """Everything that a forward pass computed, stage by stage.
-
-    Args:
-        predictions: task → what its head returned.
-        features: modality → the encoder's `Features`.
-        fused: the fused `Features`.
-        shared: the cut that balancers use, `[B, L, D]`: the trunk's output under hard
-            sharing, otherwise the fused tokens.
-        task_features: task → `[B, L, D]`, the sharing's output.
-        weights: name → tensor: gates, attention maps, decision weights, for plots.
-        penalties: name → scalar that is added to the loss.
-        batch: the batch that went in.
-    """
-
-    predictions: dict[str, Tensor]
-    features: dict[str, Features] = field(default_factory=dict)
-    fused: Features | None = None
-    shared: Tensor | None = None
-    task_features: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    penalties: dict[str, Tensor] = field(default_factory=dict)
-    batch: Batch | None = None
-
-
-class _TaskModel(nn.Module):
+class TaskModel(nn.Module):
     """What `fit` and `evaluate` ask of a model beyond its forward pass."""
 
     tasks: dict[str, Task]
@@ -80,7 +54,7 @@ def _inputs(batch: Batch, name: str) -> Tensor:
     return torch.where(row_mask(batch.present[name], x), x, 0)
 
 
-class Model(_TaskModel):
+class Model(TaskModel):
     r"""One composition of mappings.
 
     $z_m = \mathrm{encoder}_m(x_m)$, $z = \mathrm{fusion}(z_1, \dots, z_M)$,
@@ -215,7 +189,7 @@ class Model(_TaskModel):
         return [*own, *self.heads[name].parameters()]
 
 
-class DecisionFusion(_TaskModel):
+class DecisionFusion(TaskModel):
     r"""Late fusion: one model per modality, whose predictions are combined.
 
     `"mean"`: the mean of the probabilities (of the values, in regression). `"product"`:

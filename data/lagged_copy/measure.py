@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmm_lib.attention import BottleneckFusion, CrossModalFusion
-from mtmm_lib.batch import Batch, Features
+from mtmm_lib.batch import Batch, Features, Fused
 from mtmm_lib.data import lagged_copy
 from mtmm_lib.encoders import SequenceEncoder
-from mtmm_lib.modalities import Fused, Fusion
+from mtmm_lib.fusion import BottleneckFusion, CrossModalFusion, Fusion
 
 SEEDS = range(3)
 SYMBOLS, DIM = 4, 32

@@ -11,38 +11,34 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from mtmm_lib.balancing.base import (
+    SMALL,
+    LossBalancer,
+    _adam,
+    _backward,
+    _state,
+    numbers,
+    outside,
+    positive,
+)
 from mtmm_lib.balancing.weightings import Weighting
-
-if TYPE_CHECKING:
-    from mtmm_lib.model import Output
+from mtmm_lib.batch import Output
 
 Level = Literal["parameters", "features"]
 
 #: Numbers of each gradient that are multiplied at once: as many as a CPU's caches hold,
 #: or as keep a GPU busy.
 CHUNK, LARGE_CHUNK = 24_000, 250_000
-
-#: Added to a loss whose logarithm is taken, so that a loss of zero does no harm.
-SMALL = 1e-8
-
-
-def outside(
-    losses: Mapping[str, Tensor], output: Output, model: nn.Module
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The losses to balance, and the sum of what is added unweighted (`None` for
-    nothing): penalties, and the losses of tasks that want no part in balancing."""
-    inside = {name: loss for name, loss in losses.items() if model.tasks[name].balanced}
-    others = [loss for name, loss in losses.items() if name not in inside]
-    others += output.penalties.values()
-    return inside, sum(others[1:], others[0]) if others else None
 
 
 class TaskGradients:
@@ -452,31 +448,87 @@ class GradientBalancer:
         self.rng.bit_generator.state, self.means = state["rng"], state["means"]
 
 
-def positive(losses: dict[str, float]) -> dict[str, float]:
-    """The losses, after a look at them.
+@dataclass(eq=False)
+class GradNorm(LossBalancer):
+    r"""Gradients of like length, longer for tasks that lag behind (Chen et al., 2018).
 
-    Raises:
-        ValueError: when one is negative (named: the task).
+    With $G_t = w_t \lVert g_t\rVert$, the mean $\bar G$ and the relative inverse
+    training rates $r_t = \frac{\ell_t / \ell_t(0)}{\mathrm{mean}_s\,\ell_s /
+    \ell_s(0)}$, the weights descend along the gradient of $\sum_t |G_t - \bar G
+    r_t^\alpha|$, in which $\bar G r_t^\alpha$ counts as a constant, and are then
+    multiplied by a number such that their sum is T. That gradient is written down here
+    and reaches nothing but the weights. $\ell_t(0)$ is the loss of the first batch with
+    a label of the task.
+
+    Args:
+        alpha: α ≥ 0; 0 for equal lengths, more to pull back laggards harder.
+        lr: learning rate of Adam for the weights, which start at one and are kept
+            positive.
+        level: where gradients are measured: `"features"`, where they leave the trunk,
+            or `"parameters"`, all that two or more tasks share, which costs a backward
+            pass for each task. The paper takes some layer of parameters, mostly the
+            last shared one, the gradients of which are those at the features times its
+            input.
     """
-    for name, value in losses.items():
-        if value < 0:
-            raise ValueError(
-                f"this balancer takes logarithms, and the loss of task {name!r} is "
-                f"{value:.4g}; "
-                "use losses that cannot be negative, or another balancer"
+
+    alpha: float = 1.5
+    lr: float = 0.025
+    level: Level = "features"
+    weights: dict[str, float] = _state()
+    first: dict[str, float] = _state()
+    moments: dict[str, list[float]] = _state()
+
+    def backward(
+        self, losses: dict[str, Tensor], output: Output, model: nn.Module
+    ) -> dict[str, float]:
+        """See `Balancer`. Penalties, and the losses of tasks that are not `balanced`,
+        are added unweighted."""
+        balanced, unweighted = outside(losses, output, model)
+        weights = {}
+        if balanced:
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            gradients = TaskGradients(
+                balanced, output.shared, self.level, parameters, keep_graph=True
             )
-    return losses
+            lengths = np.sqrt(np.diagonal(gradients.gramian())).tolist()
+            weights = self.weigh(
+                numbers(balanced), model, dict(zip(balanced, lengths, strict=True))
+            )
+        _backward(weights, balanced, unweighted)
+        return {name: weights.get(name, 1.0) for name in losses}
 
-
-def numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """The losses as numbers, by one transfer from the device."""
-    return dict(
-        zip(
-            losses,
-            torch.stack([loss.detach() for loss in losses.values()]).tolist(),
-            strict=True,
-        )
-    )
+    def weigh(
+        self, losses: dict[str, float], model: nn.Module, lengths: dict[str, float]
+    ) -> dict[str, float]:
+        """The present weights; those of the next step are learned from the lengths of
+        the gradients."""
+        for name, task in model.tasks.items():
+            if task.balanced:
+                self.weights.setdefault(name, 1.0)
+        now = {name: self.weights[name] for name in losses}
+        rates = {
+            name: loss / max(self.first.setdefault(name, loss), SMALL)
+            for name, loss in losses.items()
+        }
+        mean_rate = max(math.fsum(rates.values()) / len(rates), SMALL)
+        mean = math.fsum(now[name] * lengths[name] for name in now) / len(now)
+        slopes = {}
+        for name, rate in rates.items():
+            excess = (
+                now[name] * lengths[name]
+                - mean * (max(rate, 0.0) / mean_rate) ** self.alpha
+            )
+            slopes[name] = math.copysign(lengths[name], excess) if excess else 0.0
+        _adam(self.weights, slopes, self.moments, self.lr)
+        self.weights = {
+            name: max(weight, 1e-6) for name, weight in self.weights.items()
+        }
+        total = sum(self.weights.values())
+        self.weights = {
+            name: len(self.weights) * weight / total
+            for name, weight in self.weights.items()
+        }
+        return now
 
 
 def _add(parameters: list[Tensor], gradients: list[Tensor], weight: float) -> None:

@@ -12,6 +12,7 @@ from mtmm_lib.data.splits import Splits
 from mtmm_lib.data.talking_digits import talking_digits
 from mtmm_lib.data.tiny_vqa import tiny_vqa
 from mtmm_lib.data.ud_english import ud_english_ewt
+from mtmm_lib.data.unlike_units import unlike_units
 
 __all__ = [
     "CorrelatedTasks",
@@ -28,4 +29,5 @@ __all__ = [
     "talking_digits",
     "tiny_vqa",
     "ud_english_ewt",
+    "unlike_units",
 ]

@@ -6,9 +6,9 @@ options after these, and called as `sharing(z) -> Shared`; it acts on the last a
 member of which is a stage and maps `[B, L, ·]` to `[B, L, ·]`.
 """
 
+from mtmm_lib.batch import Shared
 from mtmm_lib.sharing.base import (
     HardSharing,
-    Shared,
     Sharing,
     Trunk,
     mlp_trunk,

@@ -6,27 +6,13 @@ Shapes: B batch, L tokens, D width, T tasks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from torch import Tensor, nn
 
+from mtmm_lib.batch import Shared
+
 Trunk = Callable[[int, int], nn.Sequential]
-
-
-@dataclass(frozen=True, eq=False)
-class Shared:
-    """What a sharing returns.
-
-    Args:
-        features: task → `[B, L, D]`.
-        weights: name → tensor: gates, stitches or attention, for plots.
-        penalty: a scalar that is added to the loss; 0 where there is none.
-    """
-
-    features: dict[str, Tensor]
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    penalty: Tensor | float = 0.0
 
 
 def mlp_trunk(in_dim: int, dim: int) -> nn.Sequential:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk
+from mtmm_lib.batch import Shared
+from mtmm_lib.sharing.base import Sharing, Trunk, build_trunk
 
 
 def mix(weights: Tensor, experts: Sequence[Tensor]) -> Tensor:

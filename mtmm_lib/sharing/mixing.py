@@ -13,7 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk
+from mtmm_lib.batch import Shared
+from mtmm_lib.sharing.base import Sharing, Trunk, build_trunk
 
 
 class CrossStitch(Sharing):

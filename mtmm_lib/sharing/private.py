@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk, check_strength
+from mtmm_lib.batch import Shared
+from mtmm_lib.sharing.base import Sharing, Trunk, build_trunk, check_strength
 
 
 def difference(shared: Tensor, private: Tensor) -> Tensor:

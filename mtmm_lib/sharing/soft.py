@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.sharing.base import Shared, Sharing, Trunk, build_trunk, check_strength
+from mtmm_lib.batch import Shared
+from mtmm_lib.sharing.base import Sharing, Trunk, build_trunk, check_strength
 
 
 def tether(theta: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mtmm_lib.balancing import backward, weightings
-from mtmm_lib.balancing.gradients import CHUNK
 from mtmm_lib.balancing.weightings import mgda, nash_mtl, upgrad
+from mtmm_lib.training.evaluation import CHUNK
 
 levels = pytest.mark.parametrize("level", ["parameters", "features"])
 NAMES = ("first", "second", "third")

@@ -17,6 +17,10 @@ from mtmm_lib.balancing import (
     GradNorm,
     SmoothTchebycheff,
     StaticWeights,
+    Toy,
+    descend,
+    fonseca_fleming,
+    valleys,
 )
 from mtmm_lib.balancing.weightings import (
     cagrad,
@@ -27,7 +31,7 @@ from mtmm_lib.balancing.weightings import (
     pcgrad,
     upgrad,
 )
-from mtmm_lib.data.toys import Toy, descend, fonseca_fleming, unlike_units, valleys
+from mtmm_lib.data.unlike_units import unlike_units
 from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import Model

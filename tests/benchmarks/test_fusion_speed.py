@@ -15,16 +15,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.attention import (
+from mtmm_lib.batch import Features
+from mtmm_lib.fusion import (
+    ALL,
     Attention,
     AttentionFusion,
     BottleneckFusion,
+    ConcatFusion,
     CrossModalFusion,
+    Fusion,
+    LowRankFusion,
     PerceiverFusion,
+    TensorFusion,
 )
-from mtmm_lib.batch import Features
-from mtmm_lib.fusion import ALL, ConcatFusion, LowRankFusion, TensorFusion
-from mtmm_lib.modalities import Fusion
 
 BATCH, WIDTH, DIM = 64, 16, 32
 TOKENS = (16, 64, 256, 1024)

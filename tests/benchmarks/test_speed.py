@@ -17,12 +17,11 @@ from torch import nn
 import mtmm_lib
 from mtmm_lib.batch import Batch, Features
 from mtmm_lib.encoders import MLPEncoder
-from mtmm_lib.experiments import fit_many
 from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import Classification, Regression
-from mtmm_lib.training import fit
+from mtmm_lib.training import fit, fit_many
 
 EPOCHS = 4
 

@@ -11,7 +11,9 @@ from torch.func import functional_call, jacrev, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtmm_lib.attention import (
+from mtmm_lib.batch import Batch, Features
+from mtmm_lib.encoders import SequenceEncoder
+from mtmm_lib.fusion import (
     Attention,
     AttentionBlock,
     BottleneckFusion,
@@ -19,13 +21,10 @@ from mtmm_lib.attention import (
     PerceiverFusion,
     attention_rollout,
 )
-from mtmm_lib.batch import Batch, Features
-from mtmm_lib.encoders import SequenceEncoder
-from mtmm_lib.experiments import fit_many
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import Regression
-from mtmm_lib.training import fit
+from mtmm_lib.training import fit, fit_many
 
 DIMS = {"image": 3, "sound": 5, "text": 2}
 LENGTHS = {"image": 4, "sound": 6, "text": 3}

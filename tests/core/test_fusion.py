@@ -12,11 +12,12 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mtmm_lib.attention import BottleneckFusion, CrossModalFusion
 from mtmm_lib.batch import Features
 from mtmm_lib.fusion import (
     ALL,
+    BottleneckFusion,
     ConcatFusion,
+    CrossModalFusion,
     ExpertFusion,
     FiLMFusion,
     GatedFusion,

@@ -11,7 +11,6 @@ from torch import nn
 
 from mtmm_lib.batch import Batch
 from mtmm_lib.encoders import MLPEncoder
-from mtmm_lib.experiments import fit_many
 from mtmm_lib.fusion import SumFusion
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import (
@@ -30,7 +29,7 @@ from mtmm_lib.sharing import (
     trace_norm,
 )
 from mtmm_lib.tasks import Classification, Regression
-from mtmm_lib.training import fit
+from mtmm_lib.training import fit, fit_many
 
 TASKS = ("ink", "digit", "size", "accent")
 

@@ -17,7 +17,8 @@ from mtmm_lib.balancing import (
     weightings,
 )
 from mtmm_lib.batch import Batch
-from mtmm_lib.training import fit, permutation
+from mtmm_lib.training import fit
+from mtmm_lib.training.seeds import permutation
 
 
 def uneven() -> Batch:

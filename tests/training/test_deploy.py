@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from mtmm_lib import fusion, sharing
-from mtmm_lib.batch import Batch
+from mtmm_lib.batch import Batch, Output
 from mtmm_lib.deploy import export, load
 from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
-from mtmm_lib.model import DecisionFusion, Model, Output
+from mtmm_lib.model import DecisionFusion, Model
 from mtmm_lib.tasks import Classification, Regression
 
 # PyTorch's trace of its own tracing is made for nobody, unless somebody listens, as

@@ -15,10 +15,10 @@ from training_problem import (
 )
 
 from mtmm_lib.balancing import StaticWeights
-from mtmm_lib.experiments import fit_many, paired_gain, repeat, scale
+from mtmm_lib.experiments import paired_gain, repeat, scale
 from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import Classification, Regression
-from mtmm_lib.training import TrainingError, fit
+from mtmm_lib.training import TrainingError, fit, fit_many
 
 
 def draw(seed: int) -> dict[str, float]:

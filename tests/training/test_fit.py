@@ -22,7 +22,8 @@ from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import DecisionFusion, Model
 from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import Classification, Regression
-from mtmm_lib.training import TrainingError, evaluate, fit, permutation
+from mtmm_lib.training import TrainingError, evaluate, fit
+from mtmm_lib.training.seeds import permutation
 
 quiet = functools.partial(fit, progress=False, device="cpu")
 
@@ -448,7 +449,7 @@ class TestEvaluate:
 
         model, data = build(tasks=[Median("size")]), samples(50)
         whole = evaluate(model, data)
-        monkeypatch.setattr("mtmm_lib.training.CHUNK", 7)
+        monkeypatch.setattr("mtmm_lib.training.evaluation.CHUNK", 7)
         assert evaluate(model, data) == pytest.approx(whole)
         loader = DataLoader(
             range(50), batch_size=9, collate_fn=lambda i: data[torch.tensor(i)]

@@ -12,7 +12,7 @@ import torch
 from run_processes import BALANCERS, runs, uneven
 from training_problem import largest_difference, same
 
-from mtmm_lib.training import permutation
+from mtmm_lib.training.seeds import permutation
 
 SCRIPT = Path(__file__).with_name("run_processes.py")
 

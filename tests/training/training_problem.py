@@ -6,11 +6,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Batch
+from mtmm_lib.batch import Batch, Shared
 from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import Model
-from mtmm_lib.sharing import HardSharing, Shared
+from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import Classification, Regression, Task
 
 

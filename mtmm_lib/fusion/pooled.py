@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmm_lib.attention import BottleneckFusion, CrossModalFusion, PerceiverFusion
-from mtmm_lib.batch import Features
-from mtmm_lib.modalities import Fused, Fusion
+from mtmm_lib.batch import Features, Fused
+from mtmm_lib.fusion.base import Fusion
 
 
 class JoinedFusion(Fusion):
@@ -45,36 +44,6 @@ class JoinedFusion(Fusion):
                 for i, (name, z) in enumerate(zip(self.dims, vectors, strict=True))
             ]
         return torch.cat(vectors, 1)
-
-
-class IdentityFusion(Fusion):
-    r"""For models of one modality, where there is nothing to fuse: $z = z_1$, tokens
-    and padding as they are.
-
-    It has no parameters, and is no member of `ALL`: none of the tasks of a fusion is
-    left to it. Shapes: `[B, L, D]` → the same tokens `[B, L, D]`.
-
-    Raises:
-        ValueError: for more than one modality, or a `dim` other than the modality's
-            width.
-    """
-
-    keeps_tokens = True
-
-    def __init__(self, dims: Mapping[str, int], dim: int) -> None:
-        super().__init__(dims, dim)
-        if list(self.dims.values()) != [dim]:
-            raise ValueError(
-                f"IdentityFusion passes on one modality of width {dim}, got {self.dims}"
-            )
-
-    def forward(
-        self,
-        features: Mapping[str, Features],
-        present: Mapping[str, Tensor] | None = None,
-    ) -> Fused:
-        mask = self.presence(features, present)
-        return Fused(self.sequences(features, mask)[0])
 
 
 class ConcatFusion(JoinedFusion):
@@ -427,69 +396,3 @@ class ProductOfExpertsFusion(Fusion):
             Features.vector(mean),
             {"mean": mean, "log_variance": log_variance, "shares": shares},
         )
-
-
-class ModalityDropout(nn.Module):
-    r"""Hides whole modalities in training, so that a model learns to do without
-    (Neverova et al., 2016).
-
-    Each present modality of each sample is dropped with probability `p`; where that
-    would leave none, one of them, drawn uniformly, is kept. In evaluation it does
-    nothing.
-
-    Args:
-        fusion: any fusion; the wrapper is called like it.
-        p: probability in [0, 1).
-    """
-
-    def __init__(self, fusion: Fusion, p: float = 0.3) -> None:
-        super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"p is a probability in [0, 1), got {p}")
-        self.fusion, self.p = fusion, p
-        self.dims, self.dim, self.keeps_tokens = (
-            fusion.dims,
-            fusion.dim,
-            fusion.keeps_tokens,
-        )
-
-    def forward(
-        self,
-        features: Mapping[str, Features],
-        present: Mapping[str, Tensor] | None = None,
-    ) -> Fused:
-        if not self.training or not self.p:
-            return self.fusion(features, present)
-        here = self.fusion.presence(features, present)
-        some = next(iter(features.values())).tokens
-        draw = torch.rand(some.shape[0], len(self.dims), device=some.device)
-        if here is None:
-            here = torch.ones_like(draw, dtype=torch.bool)
-        # The largest draw among the present modalities survives: it is at least p
-        # whenever any is.
-        best = torch.where(here, draw, -1.0).argmax(1, keepdim=True)
-        kept = here & (
-            (draw >= self.p)
-            | (torch.arange(len(self.dims), device=draw.device) == best)
-        )
-        return self.fusion(
-            features, {name: kept[:, i] for i, name in enumerate(self.dims)}
-        )
-
-
-ALL: dict[str, type[Fusion]] = {
-    cls.__name__: cls
-    for cls in (
-        ConcatFusion,
-        SumFusion,
-        GatedFusion,
-        FiLMFusion,
-        TensorFusion,
-        LowRankFusion,
-        ExpertFusion,
-        ProductOfExpertsFusion,
-        CrossModalFusion,
-        BottleneckFusion,
-        PerceiverFusion,
-    )
-}

@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from mtmm_lib.balancing import StaticWeights
+from mtmm_lib.balancing import (
+    OGMGE,
+    StaticWeights,
+    additive_parts,
+    gradient_blend_weights,
+    unimodal_phase_ratio,
+)
 from mtmm_lib.batch import Batch
 from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import (
@@ -15,16 +21,9 @@ from mtmm_lib.fusion import (
     ModalityDropout,
     SumFusion,
 )
-from mtmm_lib.modality_balance import (
-    OGMGE,
-    additive_parts,
-    gradient_blend_weights,
-    unimodal_phase_ratio,
-    unimodal_tasks,
-)
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
-from mtmm_lib.tasks import Classification, Regression
+from mtmm_lib.tasks import Classification, Regression, unimodal_tasks
 from mtmm_lib.training import evaluate, fit
 
 WIDTHS = {"image": 6, "sound": 4, "text": 3}

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Features
-from mtmm_lib.modalities import Fused, Fusion
+from mtmm_lib.batch import Features, Fused
+from mtmm_lib.fusion.base import Fusion
 
 
 class Attention(nn.Module):

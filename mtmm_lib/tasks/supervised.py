@@ -1,105 +1,15 @@
-r"""Tasks: a task is any learning signal. It owns a head, a loss and a metric.
-
-A target that is missing for a sample, NaN (real-valued) or −1 (class), gives neither
-loss nor gradient. Shapes: B batch, L tokens, D width.
-"""
+r"""Supervised tasks: what each sample is labelled with is predicted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmm_lib.batch import MISSING_CLASS, Batch
-
-if TYPE_CHECKING:
-    from mtmm_lib.model import Output
-
-
-class Task:
-    r"""Base of all tasks.
-
-    Args:
-        name: the task's name, which is also the key of its target in a `Batch`.
-        reads: what the head reads: `"shared"`, the task's own feature from the sharing
-            stage; `"fused"`, the fused representation; or the names of modalities,
-            whose features are joined.
-    """
-
-    #: The head reads one pooled vector per sample; a dense task reads every token.
-    pooled = True
-    #: Counts for relative gains and for the choice of the best epoch.
-    supervised = True
-    higher_is_better = True
-    #: Takes part in balancing. Where false, as adversaries want it, balancers other
-    #: than fixed weights add the loss as it is.
-    balanced = True
-    #: The loss is a squared error, which uncertainty weighting reads as the likelihood
-    #: of a Gaussian.
-    gaussian = False
-
-    def __init__(self, name: str, *, reads: str | Sequence[str] = "shared") -> None:
-        self.name = name
-        self.reads = (reads,) if isinstance(reads, str) else tuple(reads)
-        #: Training progress in [0, 1], told by `fit` before every step, for schedules.
-        self.progress = 0.0
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"
-
-    def head(self, dims: dict[str, int]) -> nn.Module:
-        """The module that maps what the task reads to its prediction; `dims`: source →
-        width."""
-        raise NotImplementedError
-
-    def view(self, batch: Batch) -> Batch | None:
-        """An altered batch that the task wants to see in place of the given one;
-        `None`: no change."""
-        return None
-
-    def labelled(self, batch: Batch) -> Tensor:
-        """Bool `[B]`: which samples have a target."""
-        raise NotImplementedError
-
-    def loss(self, output: Output, batch: Batch) -> Tensor:
-        """The mean loss over the labelled samples, a scalar; zero when there is
-        none."""
-        raise NotImplementedError
-
-    def metric(self, output: Output, batch: Batch) -> Tensor:
-        """The task's quality over the labelled samples, a scalar; NaN when there is
-        none."""
-        raise NotImplementedError
-
-    def combine(
-        self, predictions: Tensor, present: Tensor, log_weights: Tensor | None
-    ) -> Tensor:
-        r"""One prediction from several models' (decision fusion).
-
-        Args:
-            predictions: `[M, B, ...]`, one for each of M models.
-            present: bool `[M, B]`, false where a model has no input; its prediction is
-                then ignored.
-            log_weights: `[M, B]`, logarithms of weights that sum to one over the
-                present models, for a weighted mean; `None` for a product.
-        """
-        raise NotImplementedError
-
-    def target(self, batch: Batch) -> Tensor:
-        """The task's target from the batch.
-
-        Raises:
-            KeyError: when the batch has no such target.
-        """
-        if self.name not in batch.targets:
-            raise KeyError(
-                f"task {self.name!r} finds no target in the batch, which has "
-                f"{sorted(batch.targets)}"
-            )
-        return batch.targets[self.name]
+from mtmm_lib.batch import MISSING_CLASS, Batch, Output
+from mtmm_lib.tasks.base import Task
 
 
 def _mean_over(values: Tensor, kept: Tensor) -> Tensor:

@@ -10,88 +10,16 @@ down in every step. How long a network would otherwise attend to one modality on
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.balancing import StaticWeights
-from mtmm_lib.batch import MISSING_CLASS, Batch, Features, row_mask
-from mtmm_lib.tasks import Classification, Task
-
-if TYPE_CHECKING:
-    from mtmm_lib.model import Model, Output
-
-
-class UnimodalTask(Task):
-    r"""A supervised task asked of one modality alone, by a head of its own on that
-    modality's features.
-
-    It has the target, loss and metric of the given task, and the name `task/modality`.
-    Where the modality is absent there is no label. It is a help in training: it counts
-    neither for relative gains nor for the choice of the best epoch.
-
-    Raises:
-        ValueError: for a task that is not supervised.
-    """
-
-    supervised = False
-
-    def __init__(self, task: Task, modality: str) -> None:
-        super().__init__(f"{task.name}/{modality}", reads=modality)
-        if not task.supervised:
-            raise ValueError(
-                f"{task!r} is not supervised, so there is no target to ask one "
-                "modality for"
-            )
-        self.task = copy.copy(task)
-        self.task.reads = self.reads
-        self.pooled, self.higher_is_better = task.pooled, task.higher_is_better
-        self.balanced, self.gaussian = task.balanced, task.gaussian
-
-    def _alone(self, batch: Batch) -> Batch:
-        """The batch with the target missing where the modality is."""
-        target, (modality,) = self.task.target(batch), self.reads
-        missing = torch.nan if target.is_floating_point() else MISSING_CLASS
-        seen = torch.where(row_mask(batch.mask(modality), target), target, missing)
-        return replace(batch, targets={self.task.name: seen})
-
-    def _as_own(self, output: Output) -> Output:
-        return replace(
-            output, predictions={self.task.name: output.predictions[self.name]}
-        )
-
-    def head(self, dims: dict[str, int]) -> nn.Module:
-        return self.task.head(dims)
-
-    def labelled(self, batch: Batch) -> Tensor:
-        return self.task.labelled(self._alone(batch))
-
-    def loss(self, output: Output, batch: Batch) -> Tensor:
-        return self.task.loss(self._as_own(output), self._alone(batch))
-
-    def metric(self, output: Output, batch: Batch) -> Tensor:
-        return self.task.metric(self._as_own(output), self._alone(batch))
-
-
-def unimodal_tasks(task: Task, modalities: Iterable[str]) -> list[UnimodalTask]:
-    r"""The same question to each modality alone, as tasks beside the joint one.
-
-    With the tasks `[task, *unimodal_tasks(task, modalities)]`, every encoder has a loss
-    that no other modality can satisfy in its place, and any balancer may weigh joint
-    and unimodal losses: fixed weights as in Gradient-Blend (Wang et al., 2020), or
-    gradients, the idea of MMPareto (Wei & Hu, 2024), with a `GradientBalancer` at level
-    `"parameters"`. The sharing stage is built for the joint task alone.
-
-    Args:
-        task: a supervised task.
-        modalities: the modalities to ask.
-    """
-    return [UnimodalTask(task, modality) for modality in modalities]
+from mtmm_lib.balancing.base import StaticWeights
+from mtmm_lib.batch import Features, Output
+from mtmm_lib.model import Model
+from mtmm_lib.tasks import Classification
 
 
 def gradient_blend_weights(

@@ -1,0 +1,197 @@
+"""Training: one loop for every model, task and balancer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mtmm_lib.balancing import Balancer, StaticWeights
+from mtmm_lib.batch import Batch
+from mtmm_lib.training.checkpoint import Checkpoint
+from mtmm_lib.training.evaluation import check_selection, modes_kept
+from mtmm_lib.training.history import History
+from mtmm_lib.training.place import Place
+from mtmm_lib.training.run import Run
+
+
+def fit(
+    model: nn.Module,
+    train: Batch | Iterable[Batch],
+    *,
+    valid: Batch | Iterable[Batch] | None = None,
+    balancer: Balancer | None = None,
+    epochs: int,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    optimizer: torch.optim.Optimizer
+    | Callable[..., torch.optim.Optimizer]
+    | None = None,
+    device: torch.device | str = "auto",
+    precision: Literal["auto", "float32", "bf16"] = "auto",
+    compile: bool = False,
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> History:
+    r"""Trains a model in place.
+
+    Each epoch visits the samples once, in an order that follows from `(seed, epoch)`
+    alone. A step is forward pass → the tasks' losses → the balancer's backward pass →
+    the optimizer's step; a task without a label in the batch is left out, and a batch
+    without any label takes no step. The tasks are told the progress in [0, 1] before
+    each step. The model comes back in the mode and on the device that it came in; the
+    caller's random state is left alone, and the weights that the model starts from are
+    the caller's.
+
+    Several processes (started by `torchrun`) share each batch and give the result of
+    one process to rounding: each takes its part of the same permutation, a task's loss
+    is divided by the number of its labels in the whole batch, and gradients are added
+    up. Every process needs the same data.
+
+    Args:
+        model: a `Model` or `DecisionFusion`.
+        train: a `Batch` with all samples, which is kept on the device and sliced there;
+            or a `DataLoader` (or another iterable that can be gone through again each
+            epoch) of `Batch`es.
+        valid: likewise. It is evaluated after each epoch, and in the end the weights of
+            the epoch with the lowest validation loss, averaged over the supervised
+            tasks that have labels, are restored. Where no task is supervised, nothing
+            can be chosen by, and the last weights stay.
+        balancer: turns the losses into one update; by default their plain sum.
+        epochs: passes over the data; 0 leaves the model as it is.
+        batch_size: samples per step over all processes; a `DataLoader` has its own.
+        lr, weight_decay: learning rate and decoupled weight decay.
+        optimizer: called as `optimizer(parameters, lr=lr, weight_decay=weight_decay)`,
+            as in `torch.optim.SGD`; or a finished optimizer, whose own settings hold.
+            By default AdamW (Loshchilov & Hutter, 2019) in PyTorch's fused form, with
+            the decay on all parameters: its steps hardly depend on the overall scale of
+            the loss, which differs so much between tasks and balancers.
+        device: `"auto"`: CUDA where there is one, otherwise the CPU.
+        precision: `"bf16"` computes forward passes in bfloat16 where that is safe
+            (autocast), with weights in float32. `"auto"`: bf16 on CUDA devices that
+            support it, otherwise float32.
+        compile: compile the forward pass with `torch.compile`.
+        seed: of the order of the samples and of whatever the forward pass draws,
+            dropout say.
+        checkpoint: a file that is written after each epoch, never half, and from which
+            an interrupted run goes on; the end result is the same bit for bit (on the
+            CPU, for a `train` in memory). A finished run returns at once.
+        progress: show a bar of the epochs.
+
+    Returns:
+        the `History`.
+
+    Raises:
+        TrainingError: when a loss, or a gradient that a balancer looks at, is not
+            finite (named: the task, the step), or an epoch has no label at all.
+        ValueError: for settings out of range, data without samples, a validation set
+            without a label of any supervised task, a checkpoint that cannot be read or
+            belongs to another configuration.
+    """
+    if epochs < 0 or batch_size < 1:
+        raise ValueError(
+            f"expected epochs >= 0 and batch_size >= 1, got {epochs} and {batch_size}"
+        )
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("the model has no parameter to train")
+    place = Place(device, precision)
+    balancer = StaticWeights() if balancer is None else balancer
+    home = parameters[0].device
+    with modes_kept(model), place.seeded(), _kept_buffers(compile):
+        try:
+            model.to(place.device)
+            train, valid = _ready(train, "train", place), _ready(valid, "valid", place)
+            if valid is not None:
+                check_selection(model, valid)
+            place.same_everywhere(model)
+            if optimizer is None:
+                optimizer = torch.optim.AdamW(
+                    parameters, lr=lr, weight_decay=weight_decay, fused=True
+                )
+            elif not isinstance(optimizer, torch.optim.Optimizer):
+                optimizer = optimizer(parameters, lr=lr, weight_decay=weight_decay)
+            run = Run(
+                model,
+                train,
+                valid,
+                balancer,
+                optimizer,
+                place,
+                epochs,
+                batch_size,
+                seed,
+            )
+            file = None
+            if checkpoint is not None:
+                settings = {
+                    "epochs": epochs,
+                    "batch_size": batch_size,
+                    "seed": seed,
+                    "compile": compile,
+                }
+                file = Checkpoint(checkpoint, run, settings)
+                file.load()
+            forward = torch.compile(model) if compile else model
+            for _ in _bar(
+                range(len(run.history), epochs), epochs, progress and place.rank == 0
+            ):
+                run.epoch(forward)
+                if file is not None and place.rank == 0:
+                    file.save()
+            run.restore_best()
+        finally:
+            model.to(home)
+            for p in parameters:
+                p.grad = None
+    return run.history
+
+
+def _ready(data: Any, name: str, place: Place) -> Any:
+    """The data on the device, if it is in memory, after a check of what it is."""
+    if isinstance(data, Batch):
+        if not len(data):
+            raise ValueError(f"{name} has no samples")
+        return data.to(place.device)
+    if data is not None and (
+        not isinstance(data, Iterable) or isinstance(data, Iterator)
+    ):
+        raise ValueError(
+            f"{name} is a Batch, or an iterable of Batches that can be gone through "
+            "once per epoch, "
+            f"such as a DataLoader or a list; got {type(data).__name__}"
+        )
+    return data
+
+
+def _kept_buffers(compiled: bool) -> AbstractContextManager[None]:
+    """A compiled backward pass may write over what it has read, unless it is told that
+    others will follow: a gradient balancer goes back through one forward pass once for
+    each task."""
+    if not compiled:
+        return nullcontext()
+    from torch._functorch import config
+
+    return config.patch(donated_buffer=False)
+
+
+def _bar(rounds: range, total: int, show: bool) -> Iterable[int]:
+    if not show:
+        return rounds
+    from tqdm.auto import tqdm
+
+    # `disable=None` hides the bar where the output is a file; it goes away when done.
+    return tqdm(
+        rounds,
+        initial=rounds.start,
+        total=total,
+        desc="epochs",
+        leave=False,
+        disable=None,
+    )
