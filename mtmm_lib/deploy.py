@@ -53,9 +53,9 @@ class Predictor:
                 given.setdefault(name, batch.mask(modality))
             elif modality in self.inputs and not batch.mask(modality).all():
                 raise ValueError(
-                    f"{modality!r} is absent in the batch, and the file does not "
-                    f"read {name!r}: export the "
-                    f"model with an example that has present[{modality!r}]"
+                    f"{modality!r} is absent in the batch, and the file does not read "
+                    f"{name!r}: export the model with an example that has "
+                    f"present[{modality!r}]"
                 )
         if lacking := [name for name in self.inputs if name not in given]:
             raise KeyError(
@@ -136,8 +136,7 @@ def export(model: nn.Module, example: Batch, path: str | os.PathLike[str]) -> Pa
                     gap = (got[task] - expected[task]).abs().max().item()
                     raise RuntimeError(
                         f"{path} answers otherwise than the model: task {task!r} "
-                        f"differs by up to {gap:.2g} "
-                        f"on {len(batch)} samples"
+                        f"differs by up to {gap:.2g} on {len(batch)} samples"
                     )
     return path
 

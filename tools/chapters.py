@@ -38,8 +38,8 @@ def launch_links(name: str) -> str:
     path = f"chapters/{name}.ipynb"
     return (
         "Open this lesson in "
-        f"[Colab](https://colab.research.google.com/github/{site}/blob/main/{path}) "
-        f"or [Binder](https://mybinder.org/v2/gh/{site}/main?urlpath=lab/tree/{path})."
+        f"[Colab](https://colab.research.google.com/github/{site}/blob/main/{path}) or "
+        f"[Binder](https://mybinder.org/v2/gh/{site}/main?urlpath=lab/tree/{path})."
     )
 
 

@@ -58,8 +58,8 @@ def table(claims: list[Record], seeds: int) -> tuple[list[str], list[str]]:
         holds = sum(result["holds"] for result in results)
         lines.append(
             f"{chapter:7}  {holds:>2}/{seeds:<3} {min(margins):+7.2f} "
-            f"{statistics.median(margins):+7.2f}"
-            f"  {'s.e.' if results[0]['type'] == 'Gain' else 'rel.'}   {statement}"
+            f"{statistics.median(margins):+7.2f}  "
+            f"{'s.e.' if results[0]['type'] == 'Gain' else 'rel.'}   {statement}"
         )
         if holds < seeds:
             bad = [

@@ -93,8 +93,7 @@ class Dials:
         ):
             raise ValueError(
                 "missing needs rates in [0, 1] that leave every sample one of "
-                f"{list(self.modalities)}, "
-                f"so a sum of at most {most}, got {rates}"
+                f"{list(self.modalities)}, so a sum of at most {most}, got {rates}"
             )
 
     def _rates(self) -> dict[str, float]:

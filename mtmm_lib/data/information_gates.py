@@ -89,8 +89,7 @@ def information_gate(
     if noise < 0 or min(samples, held_out) < 1:
         raise ValueError(
             f"noise needs to be >= 0 and every split a sample, got noise={noise}, "
-            f"samples={samples} "
-            f"and held_out={held_out}"
+            f"samples={samples} and held_out={held_out}"
         )
     output, information = GATES[gate]
     bits = [(a, b) for a in (0, 1) for b in (0, 1) if gate != "copy" or a == b]

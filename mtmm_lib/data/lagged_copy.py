@@ -49,10 +49,9 @@ def lagged_copy(
     """
     if lag < 0 or symbols < 2 or min(length, samples, held_out) < 1:
         raise ValueError(
-            "expected lag >= 0, at least two symbols, one step and one sample in "
-            "each split, got "
-            f"lag={lag}, symbols={symbols}, length={length}, samples={samples}, "
-            f"held_out={held_out}"
+            "expected lag >= 0, at least two symbols, one step and one sample in each "
+            f"split, got lag={lag}, symbols={symbols}, length={length}, "
+            f"samples={samples}, held_out={held_out}"
         )
     batches = []
     for split, size in enumerate((samples, held_out, held_out)):

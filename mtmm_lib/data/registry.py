@@ -80,8 +80,8 @@ SETS: dict[str, DataSet] = {
         manifest=_MANIFESTS / "snips.sha256",
         licence="CC0 1.0",
         citation="Coucke et al., Snips Voice Platform: an embedded Spoken Language "
-        "Understanding system for "
-        "private-by-design voice interfaces, 2018, arXiv:1805.10190",
+        "Understanding system for private-by-design voice interfaces, 2018, "
+        "arXiv:1805.10190",
         size=4_689_338,
     ),
     "ud_english_ewt": DataSet(
@@ -170,8 +170,7 @@ def _verify(name: str, folder: Path, advice: str) -> None:
         if found != digest:
             raise DataError(
                 f"The data set {name} is damaged, for {path} is cut short or altered "
-                "(its SHA-256 is not the "
-                f"published one): {advice}."
+                f"(its SHA-256 is not the published one): {advice}."
             )
 
 
@@ -213,15 +212,13 @@ def _download(name: str, folder: Path) -> None:
         )
         raise DataError(
             f"The data set {name} could not be downloaded from {data.source} "
-            f"({reason}): try again with a "
-            f"network, {elsewhere}."
+            f"({reason}): try again with a network, {elsewhere}."
         ) from None
     except OSError as error:
         raise DataError(
             f"The data set {name} could not be written to {folder.parent} "
-            f"({error.strerror}): it needs a "
-            f"folder that you may write to, with {2 * data.size / 1e6:.0f} MB free, "
-            f"{elsewhere}."
+            f"({error.strerror}): it needs a folder that you may write to, with "
+            f"{2 * data.size / 1e6:.0f} MB free, {elsewhere}."
         ) from None
 
 
@@ -262,9 +259,8 @@ def _unpack(archive: Path, data: DataSet, stage: Path) -> None:
                 if path.is_absolute() or ".." in path.parts:
                     raise DataError(
                         f"The archive from {data.source} is refused, for its member "
-                        f"{member.name!r} would "
-                        "leave the folder: somebody has tampered with it, so do not "
-                        "use it."
+                        f"{member.name!r} would leave the folder: somebody has "
+                        "tampered with it, so do not use it."
                     )
                 inside = "/".join(path.parts[1:])
                 if inside in wanted and member.isfile():
@@ -277,6 +273,5 @@ def _unpack(archive: Path, data: DataSet, stage: Path) -> None:
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
         raise DataError(
             f"The archive from {data.source} is cut short or damaged: try again, or "
-            "let MTMM_DATA name a "
-            f"folder that holds the data set."
+            "let MTMM_DATA name a folder that holds the data set."
         ) from None

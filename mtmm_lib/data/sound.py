@@ -86,8 +86,7 @@ def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         if file.getnchannels() != 1 or file.getsampwidth() != 2:
             raise ValueError(
                 f"{path} has {file.getnchannels()} channels of "
-                f"{8 * file.getsampwidth()} bits, "
-                "expected one channel of 16 bits"
+                f"{8 * file.getsampwidth()} bits, expected one channel of 16 bits"
             )
         return np.frombuffer(
             file.readframes(file.getnframes()), "<i2"

@@ -97,8 +97,8 @@ def _check(
     if not isinstance(result, (Gain, Bound)):
         raise TypeError(
             "a claim needs a measurement with the rule that judges it, got "
-            f"{type(result).__name__}: "
-            "use paired_gain, Gain.of, or at_least, at_most, between"
+            f"{type(result).__name__}: use paired_gain, Gain.of, or at_least, at_most, "
+            "between"
         )
     if isinstance(result, Gain) and result.n < MIN_PAIRS:
         raise ValueError(
@@ -118,6 +118,6 @@ def _check(
     if reason != (verdict == "unresolved"):
         raise ValueError(
             "'unresolved', and no other verdict, goes with gain.undecided(margin) or "
-            "with missing=…; "
-            f"got {verdict!r} {'with' if reason else 'without'} one of them"
+            f"with missing=…; got {verdict!r} {'with' if reason else 'without'} one of "
+            "them"
         )

@@ -131,8 +131,7 @@ def _frame(fig: Figure, alt: str, point: dict[str, Any]) -> str:
             return plots.tag(data, picture.width / SCALE, alt)
     raise ValueError(
         f"the frame at {point} takes {len(data):,} bytes, more than {MAX_BYTES:,}: "
-        "draw fewer points, fewer "
-        "transparent areas, or a smaller figure"
+        "draw fewer points, fewer transparent areas, or a smaller figure"
     )
 
 

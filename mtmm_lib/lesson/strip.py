@@ -74,11 +74,9 @@ def alt(chapter: str | None = None) -> str:
     """The picture in words."""
     text = (
         "Inputs of several modalities pass through encoders to features, through "
-        "fusion to one "
-        "representation, through sharing to a feature per task, and through heads to "
-        "predictions. Tasks turn "
-        "the predictions into losses, and a balancer turns the losses into one "
-        "update of the parameters."
+        "fusion to one representation, through sharing to a feature per task, and "
+        "through heads to predictions. Tasks turn the predictions into losses, and a "
+        "balancer turns the losses into one update of the parameters."
     )
     arrows = _arrows(chapter)
     if arrows == ARROWS:

@@ -191,9 +191,8 @@ class TestCheck:
     def test_what_was_passed_stays_passed(self, place, reader, capsys) -> None:
         check("count-saving", eval(WRONG))
         assert progress.summary("01") == (
-            "Exercises of chapter 01 passed: 0 of 5. "
-            "Open: which-arrow, count-saving, masked-loss, fuse-present, "
-            "shared-or-separate."
+            "Exercises of chapter 01 passed: 0 of 5. Open: which-arrow, count-saving, "
+            "masked-loss, fuse-present, shared-or-separate."
         )
         check("count-saving", eval(RIGHT))
         check("count-saving", eval(WRONG))
