@@ -25,8 +25,8 @@ def _expect(encoder: nn.Module, fits: bool, expected: str, x: Tensor) -> None:
 
 
 class MLPEncoder(nn.Module):
-    r"""A multilayer perceptron over the flattened input: $z = W_2\,\mathrm{relu}(W_1 x
-    + b_1) + b_2$.
+    r"""A multilayer perceptron over the flattened input:
+    $z = W_2\,\mathrm{relu}(W_1 x + b_1) + b_2$.
 
     Args:
         in_dim: numbers per sample.

@@ -66,8 +66,8 @@ def delta_m(
 def gradient_cosines(
     losses: Mapping[str, Tensor], at: Tensor | Iterable[Tensor]
 ) -> np.ndarray:
-    r"""How far the tasks' gradients agree: $\frac{g_s^\top g_t}{\lVert g_s\rVert \lVert
-    g_t\rVert}$.
+    r"""How far the tasks' gradients agree:
+    $\frac{g_s^\top g_t}{\lVert g_s\rVert \lVert g_t\rVert}$.
 
     One: they pull the same way; zero: they do not touch each other; below zero they are
         in conflict, and a small step along one makes the other's loss grow. The graph
@@ -139,9 +139,9 @@ def partial_information(p: ArrayLike) -> Information:
     \[ U_1 = \min_{q \in \Delta} I_q(Y; X_1 \mid X_2), \qquad
        \Delta = \{q : q(x_1, y) = p(x_1, y),\ q(x_2, y) = p(x_2, y)\}, \]
 
-    and the rest follows from $I(Y; X_1) = R + U_1$, $I(Y; X_2) = R + U_2$ and $I(Y;
-    X_1, X_2) = R + U_1 + U_2 + S$. The minimum is found to about $10^{-10}$ bits; it
-    takes milliseconds for tables of 4 × 4 × 4, seconds for 10 × 10 × 10.
+    and the rest follows from $I(Y; X_1) = R + U_1$, $I(Y; X_2) = R + U_2$ and
+    $I(Y; X_1, X_2) = R + U_1 + U_2 + S$. The minimum is found to about $10^{-10}$ bits;
+    it takes milliseconds for tables of 4 × 4 × 4, seconds for 10 × 10 × 10.
 
     Args:
         p: joint probabilities `[X1, X2, Y]` of the sources and the target; relative
@@ -174,14 +174,14 @@ def _probabilities(p: ArrayLike, axes: int) -> np.ndarray:
 
 
 def _least_informative(p: np.ndarray) -> np.ndarray:
-    r"""The q with the same marginals $(X_1, Y)$ and $(X_2, Y)$ as p for which $I_q(Y;
-    X_1, X_2)$ is least.
+    r"""The q with the same marginals $(X_1, Y)$ and $(X_2, Y)$ as p for which
+    $I_q(Y; X_1, X_2)$ is least.
 
     With $H(Y)$ fixed, that is the least $f(q) = \sum q \log q(y \mid x_1, x_2)$, which
-    is convex. Newton's method follows the minimum of $f(q) - \mu \sum \log q$ to $\mu =
-    10^{-11}$; at each, f is above its own minimum by at most μ times the number of
-    cells. Steps are relative, $q \leftarrow q\,(1 + s)$, which keeps the equations well
-    conditioned when cells differ by many orders of magnitude.
+    is convex. Newton's method follows the minimum of $f(q) - \mu \sum \log q$ to
+    $\mu = 10^{-11}$; at each, f is above its own minimum by at most μ times the number
+    of cells. Steps are relative, $q \leftarrow q\,(1 + s)$, which keeps the equations
+    well conditioned when cells differ by many orders of magnitude.
     """
     # what carries no information that a double could show
     p = np.where(p < 1e-15, 0, p)

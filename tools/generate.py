@@ -226,8 +226,8 @@ def documented() -> dict[str, list[str]]:
             or name.startswith("_")
             or name in found.get(package, ())
         ):
-            # a lesson imports from the package; so does who wants a data set of the
-            # module's name
+            # A lesson imports from the package; so does who wants a data set of the
+            # module's name.
             continue
         members = vars(importlib.import_module(path))
         own = {

@@ -132,7 +132,6 @@ def build() -> dict[str, np.ndarray]:
         if (alike[:, 1] != labels[kept, 1]).any():
             labels[kept, 1] = -1
     kept = np.sort(first)
-    # fmt: skip
     recipe = {
         "tool": f"espeak-ng {espeak_version()}",
         "arguments": "-z -v ACCENT+VOICE -s RATE -p PITCH --stdout WORD",

@@ -40,11 +40,8 @@ AUDIO_SHAPE = (32, 24)  # frames of 23 ms, mel bands
 SIZES_PER_DIGIT = (100, 30, 40)
 _SPEAKERS = (4, 1, 1)
 _SPEECH_DB = 30.0  # what is softer, at either end of a recording, is taken for silence
-# of the recordings, to the nearest decibel, and constants ever since
-_MEAN_DB, _DEVIATION_DB = (
-    13.0,
-    18.0,
-)
+# Of the recordings, to the nearest decibel, and constants ever since.
+_MEAN_DB, _DEVIATION_DB = 13.0, 18.0
 
 
 def speech(samples: np.ndarray) -> tuple[np.ndarray, int]:

@@ -45,8 +45,8 @@ class InformationGate:
     Args:
         splits: inputs `a` and `b` float `[B, 1]`, −1 or +1 and noise; target `y` int64
             `[B]`.
-        table: joint probabilities of the noiseless bits and the output, float64 `[2, 2,
-            classes]`.
+        table: joint probabilities of the noiseless bits and the output, float64
+            `[2, 2, classes]`.
         information: redundant, unique to a, unique to b, and synergistic information
             about y, in bits, without noise.
     """

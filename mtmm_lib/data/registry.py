@@ -196,9 +196,9 @@ def _download(name: str, folder: Path) -> None:
             try:
                 os.replace(stage, folder)
             except OSError:
-                # else another process was first, with the same files
                 if not folder.is_dir():
                     raise
+                # another process was first, with the same files
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"The download of {name} was interrupted; nothing of it was kept."

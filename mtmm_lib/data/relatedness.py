@@ -63,10 +63,7 @@ def _equal_cosines(tasks: int, cosine: float) -> np.ndarray:
     # column may then be zero.
     factor = np.zeros((tasks, tasks))
     # what is still to be explained of a diagonal and of any other entry
-    left, below = (
-        1.0,
-        cosine,
-    )
+    left, below = 1.0, cosine
     for j in range(tasks):
         factor[j, j] = np.sqrt(max(left, 0.0))
         factor[j + 1 :, j] = below / factor[j, j] if left > 1e-12 else 0.0

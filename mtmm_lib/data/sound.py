@@ -17,14 +17,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LogMel:
-    r"""Waveform → log-mel levels, as `log_mel(samples)`: int16 `[n]` → uint8 `[frames,
-    bands]`.
+    r"""Waveform → log-mel levels, as `log_mel(samples)`: int16 `[n]` → uint8
+    `[frames, bands]`.
 
     Frames of `window` samples, one every `hop`, under a Hann window; the power of their
     Fourier transform of length `fft`, averaged over triangular bands, evenly spaced in
     mel, $m = 2595 \log_{10}(1 + f/700)$; decibels below the loudest cell of all, cut at
-    `range_db`, in steps of `step_db`. So the level of the loudest cell is `range_db /
-    step_db`, and level 0 is `range_db` below it, or silence.
+    `range_db`, in steps of `step_db`. So the level of the loudest cell is
+    `range_db / step_db`, and level 0 is `range_db` below it, or silence.
 
     Args:
         sample_rate: in Hz.

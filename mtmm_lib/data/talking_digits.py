@@ -145,9 +145,9 @@ def talking_digits(
     everything else as it was, and noise only grows.
 
     Args:
-        tasks: which targets to return, of `digit, parity, size, ink, accent, rate,
-            pitch`. `accent`, `rate` and `pitch` can only be heard, `ink` can only be
-            seen.
+        tasks: which targets to return, of
+            `digit, parity, size, ink, accent, rate, pitch`. `accent`, `rate` and
+            `pitch` can only be heard, `ink` can only be seen.
         modalities: which inputs to return, of `image, audio, text`.
         labels_per_class: how many training samples keep their label; `None`: all. A
             number n: n samples of each digit keep all their labels, the others lose all

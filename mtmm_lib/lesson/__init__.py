@@ -1,5 +1,5 @@
-"""What a notebook needs around the code: `start, explore, claim, check, quiz, source,
-footer` and plots."""
+"""What a notebook needs around the code: `start`, `explore`, `claim`, `check`, `quiz`,
+`source`, `footer` and plots."""
 
 from mtmm_lib.lesson.claims import ClaimError, claim
 from mtmm_lib.lesson.code import source

@@ -17,8 +17,8 @@ from mtmm_lib.sharing.base import Sharing, Trunk, build_trunk
 
 
 def mix(weights: Tensor, experts: Sequence[Tensor]) -> Tensor:
-    r"""The weighted sum $\sum_e w_e f_e$: `[B, L, E]` and E times `[B, L, D]` → `[B, L,
-    D]`."""
+    r"""The weighted sum $\sum_e w_e f_e$: `[B, L, E]` and E times `[B, L, D]` →
+    `[B, L, D]`."""
     return (weights.unsqueeze(-2) @ torch.stack(list(experts), -2)).squeeze(-2)
 
 
@@ -42,8 +42,8 @@ class MMoE(Sharing):
     Raises:
         ValueError: for less than one expert.
 
-    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; `weights["gates"]` `[B, L, T,
-        E]`, sums to one over E.
+    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; `weights["gates"]`
+        `[B, L, T, E]`, sums to one over E.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MMoE(Sharing):
 
     def forward(self, z: Tensor) -> Shared:
         returned = [expert(z) for expert in self.experts]
-        # each [B, L, E]
+        # a task → [B, L, E]
         gates = {task: gate(z).softmax(-1) for task, gate in self.gates.items()}
         features = {task: mix(weights, returned) for task, weights in gates.items()}
         return Shared(features, {"gates": torch.stack(list(gates.values()), -2)})

@@ -21,12 +21,12 @@ class CrossStitch(Sharing):
     r"""Cross-stitch networks: a trunk for each task, and after each stage a learned
     mixture of their features (Misra et al., 2016).
 
-    With $x_s$ what the stage of task s returns, the next stage of task t reads $\tilde
-    x_t = \sum_s \alpha_{ts}\,x_s$; each stage has its own matrix α `[T, T]`, one number
-    for all channels. It starts with `own` on the diagonal and the rest of one shared
-    among the others, and is not constrained later. The identity gives separate trunks.
-    The trunks start apart; the paper also starts from networks that were trained on
-    each task alone, for which `trunks[task]` can be loaded before.
+    With $x_s$ what the stage of task s returns, the next stage of task t reads
+    $\tilde x_t = \sum_s \alpha_{ts}\,x_s$; each stage has its own matrix α `[T, T]`,
+    one number for all channels. It starts with `own` on the diagonal and the rest of
+    one shared among the others, and is not constrained later. The identity gives
+    separate trunks. The trunks start apart; the paper also starts from networks that
+    were trained on each task alone, for which `trunks[task]` can be loaded before.
 
     Args:
         own: the weight in [0, 1] of a task's own features at the start (one for a
@@ -35,8 +35,8 @@ class CrossStitch(Sharing):
     Raises:
         ValueError: for `own` outside of [0, 1].
 
-    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; `weights["stitches"]` `[S, T,
-    T]`, row t what task t reads.
+    Shapes: `[B, L, in_dim]` → `[B, L, dim]` per task; `weights["stitches"]`
+    `[S, T, T]`, row t what task t reads.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ from mtmm_lib.sharing.base import Sharing, Trunk, build_trunk, check_strength
 
 
 def difference(shared: Tensor, private: Tensor) -> Tensor:
-    r"""How much two representations overlap: $\bigl\lVert\frac{1}{n} H_c^\top
-    H_p\bigr\rVert_F^2$.
+    r"""How much two representations overlap:
+    $\bigl\lVert\frac{1}{n} H_c^\top H_p\bigr\rVert_F^2$.
 
     The rows of $H_c$, $H_p$ are the n tokens' shared and private features. It is zero
     where every shared feature is orthogonal to every private one over the batch. The
@@ -29,8 +29,9 @@ def difference(shared: Tensor, private: Tensor) -> Tensor:
 
 class SharedPrivate(Sharing):
     r"""A shared trunk and a private one for each task, $h_t = [f_c(z); f_t(z)]$ (Liu et
-    al., 2017), with the penalty $\lambda\sum_t\bigl\lVert\frac{1}{n}H_c^\top
-    H_t\bigr\rVert_F^2$ that keeps them apart (`difference`; Bousmalis et al., 2016).
+    al., 2017), with the penalty
+    $\lambda\sum_t\bigl\lVert\frac{1}{n}H_c^\top H_t\bigr\rVert_F^2$ that keeps them
+    apart (`difference`; Bousmalis et al., 2016).
 
     The penalty is over all n tokens of the batch, labelled or not, padding included. It
     is not a mean over samples, so that two processes, each with its part of a batch, do

@@ -54,8 +54,8 @@ PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class SoftSharing(Sharing):
-    r"""Soft parameter sharing: $h_t = f_{\theta_t}(z)$, with the penalty $\lambda\sum_p
-    R(\Theta_p)$.
+    r"""Soft parameter sharing: $h_t = f_{\theta_t}(z)$, with the penalty
+    $\lambda\sum_p R(\Theta_p)$.
 
     $\Theta_p$ `[T, n]` holds one parameter tensor p of the trunk, flattened, one row
     per task. `"l2"` tethers the tasks to their mean (`tether`); λ = 0 leaves separate

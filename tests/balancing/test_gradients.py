@@ -254,8 +254,8 @@ def test_lengths_that_differ_by_twelve_orders_of_magnitude(level):
     weights = backward(losses, z, nash_mtl, level)
     assert all(np.isfinite(w) and w > 0 for w in weights.values())
     assert 1e11 < weights["first"] / weights["second"] < 1e13
-    # of length √T, as if all losses had come in the same unit
     if level == "parameters":
+        # of length √T, as if all losses had come in the same unit
         assert np.linalg.norm(of_the_trunk(net)) == pytest.approx(3**0.5, rel=1e-4)
 
 

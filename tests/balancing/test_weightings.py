@@ -90,8 +90,8 @@ def test_the_order_of_the_tasks_does_not_matter(weighting, jacobian, random):
     order = list(range(len(jacobian)))
     random.shuffle(order)
     weights, permuted = (weighting(j @ j.T) for j in (jacobian, jacobian[order]))
-    # which directions it keeps is a matter of rounding when they are that short
     if weighting is aligned_mtl:
+        # which directions it keeps is a matter of rounding when they are that short
         assume(sizes(jacobian).max() / sizes(jacobian).min() < 1e6)
     assert close(weights @ jacobian, permuted @ jacobian[order], jacobian, 1e-5)
 
@@ -157,8 +157,8 @@ def test_a_zero_gradient_stops_mgda_and_is_ignored_by_the_others(weighting):
     # tasks.
     alone = direction(weighting, jacobian[[0, 2]])
     share = 2 / 3 if weighting in (mean, aligned_mtl, upgrad) else 1.0
-    # no progress of the third can be gained: the mean, as it is
     if weighting is cagrad:
+        # no progress of the third can be gained: the mean, as it is
         assert found == pytest.approx(jacobian.mean(0))
     else:
         assert found == pytest.approx(share * alone)

@@ -368,7 +368,6 @@ def test_linear_trunks_trained_to_the_end_are_the_tethered_ridge(strength):
     module = SoftSharing(
         ["a", "b", "c"], 5, 1, linear_trunk, strength=strength
     ).double()
-    # fmt: skip
     optimizer = torch.optim.LBFGS(
         module.parameters(),
         lr=1,

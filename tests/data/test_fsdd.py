@@ -116,9 +116,8 @@ def test_order_tells_nothing(recordings):
     sample of it."""
     train = fsdd().train
     first = train.targets["digit"][:500].bincount()
-    assert (
-        first - 50
-    ).abs().max() < 25  # 5 standard deviations of a random order are 18
+    # 5 standard deviations of a random order are 18
+    assert (first - 50).abs().max() < 25
     assert len(train.targets["speaker"][:30].unique()) == 4
 
 

@@ -33,12 +33,7 @@ def test_nothing_else_tells_the_target():
         batch.targets["copy"],
     )
     # around step 4, whose answer is at 6
-    for other in (
-        sight[:, 4],
-        sight[:, 6],
-        sound[:, 4],
-        sound[:, 7],
-    ):
+    for other in (sight[:, 4], sight[:, 6], sound[:, 4], sound[:, 7]):
         table = torch.zeros(3, 3).index_put(
             (other, copy[:, 4]), torch.tensor(1 / 20_000), accumulate=True
         )

@@ -108,8 +108,7 @@ class Visit:
         page.route("**/*", self._guard)
 
     def _failed(self, request: Request) -> None:
-        # going on to the next page ends what still loads
-        if request.failure != "net::ERR_ABORTED":
+        if request.failure != "net::ERR_ABORTED":  # by going on to the next page
             self.problems.append(f"request failed ({request.failure}): {request.url}")
 
     def _answered(self, status: int, url: str) -> None:

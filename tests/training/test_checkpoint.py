@@ -55,9 +55,8 @@ def timeless(history):
 @pytest.mark.parametrize("validate", [False, True])
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, stop, validate):
     data, valid = samples(), None
-    # on targets of the opposite sign, so that the best epoch lies before the
-    # interruption
     if validate:
+        # of the opposite sign, so that the best epoch lies before the interruption
         valid = samples(seed=1)
         valid.targets["size"].neg_()
     whole, broken = build(dropout=0.3), build(dropout=0.3)

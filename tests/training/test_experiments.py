@@ -102,8 +102,8 @@ class TestFitMany:
     def test_each_model_is_what_fit_makes_of_it(self, missing, sharing):
         seeds = [3, 4, 5]
         train = [samples(23, seed, missing=missing) for seed in seeds]
-        # most batches then have no label of the one or the other task, some of none
         if missing:
+            # most batches then have no label of the one or the other task, some of none
             for data in train:
                 data.targets["kind"][4:] = -1
                 data.targets["size"][:-5] = math.nan
