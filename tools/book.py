@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from nbformat import NotebookNode
 
 from tools import chapters, generate, vendor
 from tools.execute import execute, read
-from tools.project import BUILD, FRONT, ROOT, jobs, notebooks
+from tools.project import BUILD, FRONT, ROOT, jobs, lessons, notebooks
 
 KEPT_CACHES = 3
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
@@ -32,7 +33,7 @@ def fingerprint() -> str:
     """
     digest = hashlib.sha256(os.environ.get("MTMM_SEED", "0").encode())
     files = [ROOT / "constraints.txt"]
-    for folder in ("mtmm_lib", "data"):
+    for folder in ("mtmm_lib", "data", "chapters/src"):
         files += [
             path
             for path in (ROOT / folder).rglob("*")
@@ -91,26 +92,32 @@ def fill_cache(folder: Path, paths: list[Path]) -> dict[Path, NotebookNode]:
     return {path: cache.merge_match_into_notebook(read(path))[1] for path in paths}
 
 
+def builder(root: Path) -> list[str]:
+    """The command that builds the site of the book in ``root``.
+
+    ``_toc.yml`` lists slugs. The builder gets a copy that has the notebooks' names.
+    """
+    toc = root / "_build" / "_toc.yml"
+    toc.parent.mkdir(exist_ok=True)
+    text = (root / "_toc.yml").read_text(encoding="utf-8")
+    for lesson in lessons():
+        listed = re.compile(rf"(?<=file: chapters/){lesson.slug}$", re.MULTILINE)
+        text = listed.sub(lesson.name, text)
+    if not toc.exists() or toc.read_text(encoding="utf-8") != text:
+        toc.write_text(text, encoding="utf-8")
+    book = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root)]
+    return [*book, "--toc", str(toc), "-q"]
+
+
 def build(folder: Path, root: Path = ROOT, *, fresh: bool = False) -> None:
     """Build the site of the book in ``root`` with Jupyter Book.
 
     Raises:
         SystemExit: when there was any warning.
     """
-    command = [
-        sys.executable,
-        "-c",
-        JUPYTER_BOOK,
-        "build",
-        str(root),
-        "-W",
-        "--keep-going",
-        "-q",
-    ]
+    command = [*builder(root), "-W", "--keep-going", *["--all"] * fresh]
     environment = {**os.environ, "MTMM_EXECUTION_CACHE": str(folder)}
-    if subprocess.run(
-        command + ["--all"] * fresh, env=environment, cwd=ROOT
-    ).returncode:
+    if subprocess.run(command, env=environment, cwd=ROOT).returncode:
         raise SystemExit("The site has warnings or errors; they stand above.")
 
 

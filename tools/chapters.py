@@ -1,4 +1,4 @@
-"""Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/NN-slug.md``.
+"""Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/slug/lesson.md``.
 
 Authors write MyST Markdown; readers run notebooks. A derived notebook has no outputs
 and no pairing metadata (who saves answers must not overwrite a source), and the same
@@ -17,8 +17,9 @@ import jupytext
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from mtmm_lib.lesson.book import Lesson
 from tools.citations import to_links
-from tools.project import CHAPTERS, ROOT, repository, sources
+from tools.project import CHAPTERS, ROOT, lessons, notebook, repository
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 YOURS = "-yours"  # the end of the name of a reader's own copy; git ignores these
@@ -65,15 +66,15 @@ def portable(text: str) -> str:
     return to_links(text)
 
 
-def derive(source: Path) -> str:
-    """The text of the notebook that belongs to ``source``."""
-    written = jupytext.read(source)
+def derive(lesson: Lesson) -> str:
+    """The text of the notebook that belongs to a lesson."""
+    written = jupytext.read(lesson.folder / "lesson.md")
     title, *rest = written.cells
     # on the site: there the page has buttons, and nothing to install
     hidden = {"tags": ["remove-cell"]}
     cells = [
         title,
-        new_markdown_cell(launch_links(source.stem), metadata=hidden),
+        new_markdown_cell(launch_links(lesson.name), metadata=hidden),
         new_code_cell(INSTALL.format(repository=repository()).strip(), metadata=hidden),
         *rest,
     ]
@@ -90,15 +91,15 @@ def derive(source: Path) -> str:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    notebook = new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
-    nbformat.validate(notebook)
-    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
+    derived = new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
+    nbformat.validate(derived)
+    return nbformat.writes(derived, indent=1, ensure_ascii=False) + "\n"
 
 
 def stale() -> list[str]:
     """What is wrong with the derived notebooks, one sentence each; empty when they are
     in step."""
-    wanted = {CHAPTERS / f"{source.stem}.ipynb": derive(source) for source in sources()}
+    wanted = {notebook(lesson): derive(lesson) for lesson in lessons()}
     kept = {path for path in CHAPTERS.glob("*.ipynb") if not path.stem.endswith(YOURS)}
     found = {path: path.read_text(encoding="utf-8") for path in kept}
     problems = [
@@ -135,8 +136,8 @@ def set_aside(path: Path) -> None:
 def write() -> list[Path]:
     """Write every notebook that is missing or out of step; return the ones written."""
     written = []
-    for source in sources():
-        path, text = CHAPTERS / f"{source.stem}.ipynb", derive(source)
+    for lesson in lessons():
+        path, text = notebook(lesson), derive(lesson)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             if path.exists():
                 set_aside(path)

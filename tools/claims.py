@@ -79,7 +79,11 @@ def week(seconds: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("chapters", nargs="*", help="as in 01; all when none is named")
+    parser.add_argument(
+        "chapters",
+        nargs="*",
+        help="slugs or numbers; all if none is named",
+    )
     parser.add_argument(
         "--seeds", type=int, default=20, help="the values 0 … SEEDS-1 of MTMM_SEED"
     )

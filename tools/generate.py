@@ -15,7 +15,7 @@ from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
 import mtmm_lib
-from mtmm_lib.lesson import records
+from mtmm_lib.lesson import book, records
 from mtmm_lib.lesson.article import CHAPTERS_OF, SECTIONS, STATEMENTS, TITLES
 from tools.project import GENERATED, ROOT, pyproject
 
@@ -85,12 +85,10 @@ MODULE = """\
 """
 
 
-def link(record: Record, names: dict[str, str]) -> str:
+def link(record: Record) -> str:
     """The chapter that a record comes from, as a link."""
-    return (
-        "[chapter "
-        f"{int(record['chapter'])}](../../chapters/{names[record['chapter']]}.ipynb)"
-    )
+    lesson = book.lesson(record["chapter"])
+    return f"[chapter {int(lesson.number)}](../../chapters/{lesson.name}.ipynb)"
 
 
 def ledger(claims: list[Record], names: dict[str, str]) -> str:
@@ -123,7 +121,7 @@ def ledger(claims: list[Record], names: dict[str, str]) -> str:
         missing = (
             f" What would settle it: {claim['missing']}" if claim["missing"] else ""
         )
-        measured = f"*Measured:* {claim['result']['text']} ({link(claim, names)})."
+        measured = f"*Measured:* {claim['result']['text']} ({link(claim)})."
         return f"- {mark}{claim['statement']}. {measured}{missing}\n"
 
     text = LEDGER + "".join(rows())
@@ -172,7 +170,7 @@ def article(names: dict[str, str]) -> str:
     return text
 
 
-def runs(footers: list[Record], names: dict[str, str]) -> str:
+def runs(footers: list[Record]) -> str:
     """Seconds, device and versions of every executed chapter; versions of what the book
     depends on."""
     text = RUNS
@@ -184,7 +182,7 @@ def runs(footers: list[Record], names: dict[str, str]) -> str:
             *(footer[key] for key in ("seconds", "device", "threads", "seed")),
             versions,
         ]
-        text += f"| {link(footer, names)} | " + " | ".join(map(str, shown)) + " |\n"
+        text += f"| {link(footer)} | " + " | ".join(map(str, shown)) + " |\n"
     project = pyproject()["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["lab"]
     lines += project["optional-dependencies"]["book"]
@@ -262,12 +260,12 @@ def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
         for notebook in executed.values()
         for record in records(notebook, "footer")
     ]
-    names = {path.stem[:2]: path.stem for path in executed}
+    names = {lesson.number: lesson.name for lesson in book.lessons().values()}
     modules = documented().items()
     return {
         "ledger.md": ledger(claims, names),
         "article.md": article(names),
-        "runs.md": runs(footers, names),
+        "runs.md": runs(footers),
         "data-cards.md": data_cards(),
         **{
             f"reference/{m}.md": MODULE.format(module=m, names=", ".join(names))

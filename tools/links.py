@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tools.book import JUPYTER_BOOK, cache_folder, fill_cache
+from tools.book import builder, cache_folder, fill_cache
 from tools.generate import write
 from tools.project import FRONT, ROOT, notebooks
 
@@ -38,10 +38,8 @@ def check(root: Path, cache: Path) -> list[Record]:
     """
     target = root / "_build" / "linkcheck"
     shutil.rmtree(target, ignore_errors=True)
-    book = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root), "-q"]
-    records = outcome(
-        [*book, "--builder", "custom", "--custom-builder", "linkcheck"], target, cache
-    )
+    custom = ["--builder", "custom", "--custom-builder", "linkcheck"]
+    records = outcome([*builder(root), *custom], target, cache)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "source"), Path(folder, "target")
         source.mkdir()

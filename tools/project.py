@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mtmm_lib.lesson import book
+from mtmm_lib.lesson.book import Lesson
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -17,7 +20,6 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 CHAPTERS = ROOT / "chapters"
-SOURCES = CHAPTERS / "src"
 FRONT = ROOT / "index.md"  # a notebook in MyST text; the other pages are plain text
 GENERATED = ROOT / "pages" / "generated"
 
@@ -34,26 +36,29 @@ def repository() -> str:
     return pyproject()["project"]["urls"]["Repository"].rstrip("/")
 
 
-def sources(names: list[str] | None = None) -> list[Path]:
-    """The chapters' sources in order; ``names`` (``"01"`` or a whole slug) keeps the
-    ones that match."""
-    found = sorted(SOURCES.glob("[0-9][0-9]-*.md"))
+def lessons(names: list[str] | None = None) -> list[Lesson]:
+    """The book's lessons in order; ``names`` (``"01"`` or a slug) keeps the ones that
+    match."""
+    found = list(book.lessons().values())
     if not names:
         return found
-    picked = [
-        path for path in found if any(path.stem.startswith(name) for name in names)
-    ]
+    picked = [lesson for lesson in found if {lesson.slug, lesson.number} & set(names)]
     if not picked:
-        there_are = ", ".join(path.stem for path in found)
+        there_are = ", ".join(lesson.name for lesson in found)
         raise SystemExit(
             f"No chapter matches {', '.join(names)}; there are: {there_are}"
         )
     return picked
 
 
+def notebook(lesson: Lesson) -> Path:
+    """The notebook that is derived from a lesson's source."""
+    return CHAPTERS / f"{lesson.name}.ipynb"
+
+
 def notebooks(names: list[str] | None = None) -> list[Path]:
-    """The derived notebooks that belong to ``sources(names)``."""
-    return [CHAPTERS / f"{path.stem}.ipynb" for path in sources(names)]
+    """The derived notebooks of ``lessons(names)``."""
+    return [notebook(lesson) for lesson in lessons(names)]
 
 
 def tracked(*patterns: str) -> list[str]:

@@ -12,7 +12,7 @@ import os
 from html import escape
 from pathlib import Path
 
-from mtmm_lib.lesson import page
+from mtmm_lib.lesson import book, page
 
 PASSED, TRIED, OPEN = "passed", "tried", "not yet"
 SIGNS = {PASSED: "✓", TRIED: "◐", OPEN: "○"}
@@ -60,7 +60,8 @@ def summary(chapter: str) -> str:
     if set(states.values()) <= {OPEN}:
         return ""
     left = [id for id, state in states.items() if state != PASSED]
-    text = "Exercises of chapter {} passed: {} of {}.".format(chapter, *_counts(states))
+    number = book.lesson(chapter).number
+    text = "Exercises of chapter {} passed: {} of {}.".format(number, *_counts(states))
     return f"{text} Open: {', '.join(left)}." if left else text
 
 
@@ -76,7 +77,7 @@ def progress() -> None:
     begun = {
         chapter: of for chapter, of in states.items() if set(of.values()) != {OPEN}
     }
-    others = [chapter for chapter in states if chapter not in begun]
+    others = [book.lesson(chapter).number for chapter in states if chapter not in begun]
     passed, all_ = (
         sum(counts) for counts in zip(*map(_counts, states.values()), strict=True)
     )
@@ -102,7 +103,7 @@ def progress() -> None:
     lines = [
         "  ".join(
             [
-                chapter,
+                book.lesson(chapter).number,
                 "{} of {}".format(*_counts(of)),
                 *(f"{SIGNS[of[id]]} {id}" for id in of),
             ]
@@ -146,7 +147,7 @@ def _rows(begun: dict[str, dict[str, str]]) -> str:
             for id, state in of.items()
         )
         rows += '<tr><th scope="row">{}</th><td>{} of {}</td>'.format(
-            chapter, *_counts(of)
+            book.lesson(chapter).number, *_counts(of)
         )
         rows += f'<td><ul role="list">{items}</ul></td></tr>'
     return rows

@@ -1,5 +1,5 @@
-"""Quizzes: questions in `quizzes/NN.json` in jupyterquiz's format, with feedback for
-every choice.
+"""Quizzes: questions in a lesson's `quiz.json` in jupyterquiz's format, with feedback
+for every choice.
 
 Where the questions name the "section" that answers them, the quiz is a self-test: under
 it stands, after the last answer, which sections to read. The browser works that out, so
@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from typing import Any
 
-from mtmm_lib.lesson import page
-from mtmm_lib.lesson.article import CHAPTER_ARROWS
+from mtmm_lib.lesson import book, page
 
 QUESTIONS = range(5, 9)
 
@@ -91,8 +89,8 @@ def load(chapter: str) -> list[dict[str, Any]]:
     Raises:
         ValueError: when there is no such quiz, or it breaks a rule.
     """
-    file = files("mtmm_lib.lesson") / "quizzes" / f"{chapter}.json"
-    if chapter not in CHAPTER_ARROWS or not file.is_file():
+    file = book.lesson(chapter).folder / "quiz.json"
+    if not file.is_file():
         raise ValueError(f"there is no quiz for chapter {chapter!r}")
     questions = json.loads(file.read_text(encoding="utf-8"))
     try:
@@ -103,8 +101,8 @@ def load(chapter: str) -> list[dict[str, Any]]:
 
 
 def quiz(chapter: str) -> None:
-    """Show the quiz of a chapter, as in `quiz("01")`. It works without a kernel and
-    without a network.
+    """Show the quiz of a chapter, as in `quiz("warm-up")`. It works without a kernel
+    and without a network.
 
     A self-test says in the end whether to skip the chapter, or which of its sections to
     read.

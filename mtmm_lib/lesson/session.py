@@ -67,7 +67,7 @@ def start(chapter: str) -> None:
     depend on the number of a machine's cores.
 
     Args:
-        chapter: its number as in "01".
+        chapter: its slug, as in "adding-up-losses".
 
     Raises:
         ValueError: when there is no such chapter.

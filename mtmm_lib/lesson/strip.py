@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from mtmm_lib.lesson import page
-from mtmm_lib.lesson.article import ARROWS, CHAPTER_ARROWS
+from mtmm_lib.lesson import book, page
+from mtmm_lib.lesson.article import ARROWS
 
 Point = tuple[float, float]
 
@@ -61,13 +61,7 @@ _DIGIT = ("1110", "0001", "0110", "0001", "1110")  # a three, in pixels
 
 
 def _arrows(chapter: str | None) -> tuple[str, ...]:
-    if chapter is None:
-        return ()
-    if chapter not in CHAPTER_ARROWS:
-        raise ValueError(
-            f"the chapters are {', '.join(CHAPTER_ARROWS)}; got {chapter!r}"
-        )
-    return CHAPTER_ARROWS[chapter]
+    return () if chapter is None else book.lesson(chapter).arrows
 
 
 def alt(chapter: str | None = None) -> str:

@@ -9,15 +9,16 @@ import jupytext
 import pytest
 import yaml
 
-from tools.project import FRONT, ROOT, SOURCES
+from mtmm_lib.lesson import book
+from tools.project import FRONT, ROOT, lessons
 
-CHAPTERS = sorted(SOURCES.glob("*.md"))
-TOURS = ("01", "02", "03")
+CHAPTERS = [lesson.folder / "lesson.md" for lesson in lessons()]
+TOURS = ("everything-is-a-mapping", "concepts-and-connections", "the-twelve-steps")
 # a refresher of fifteen minutes; every other chapter has the general budget
-WORDS = {"00": (1200, 2000)}
+WORDS = {"warm-up": (1200, 2000)}
 
 every_chapter = pytest.mark.parametrize(
-    "path", CHAPTERS, ids=lambda path: path.stem[:2]
+    "path", CHAPTERS, ids=lambda path: path.parent.name
 )
 
 
@@ -110,7 +111,7 @@ def test_labels_are_unique_in_the_book():
 @every_chapter
 def test_words(path):
     count = len(re.findall(r"\b[^\W\d_][\w’'-]*", prose(markdown(path))))
-    low, high = WORDS.get(path.stem[:2], (2000, 3500))
+    low, high = WORDS.get(path.parent.name, (2000, 3500))
     assert low <= count <= high, f"{count} words of prose"
 
 
@@ -129,16 +130,16 @@ def test_cells(path):
 
 @every_chapter
 def test_parts_that_every_chapter_has(path):
-    number, code, text = path.stem[:2], "\n".join(cells(path, "code")), markdown(path)
+    slug, code, text = path.parent.name, "\n".join(cells(path, "code")), markdown(path)
     assert text.startswith("# ")
     assert re.search(r"\d+ (minutes )?to read.*\d+ to do", text), (
         "minutes to read and to do"
     )
-    assert f'start("{number}")' in code and f'quiz("{number}")' in code
+    assert f'start("{slug}")' in code and f'quiz("{slug}")' in code
     assert code.endswith("footer()")
     assert len(re.findall(r"\bclaim\(", code)) >= 1 and "explore(" in code
     assert re.search(r"^:label: eq-", text, flags=re.MULTILINE)
-    if number not in TOURS:
+    if slug not in TOURS:
         assert "source(" in code, "the library's own code is shown beside the section's"
     summary = re.search(r"^## Summary\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
     assert (
@@ -237,18 +238,18 @@ def test_every_chapter_is_on_the_site_and_on_the_front_page():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     listed = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
     assert [name for name in listed if name.startswith("chapters/")] == [
-        f"chapters/{path.stem}" for path in CHAPTERS
+        f"chapters/{lesson.slug}" for lesson in lessons()
     ]
+    written = {path.parent.name for path in book.FOLDER.glob("*/lesson.md")}
+    assert written == {lesson.slug for lesson in lessons()}
     front = FRONT.read_text(encoding="utf-8")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in CHAPTERS:
+    names = [lesson.name for lesson in lessons()]
+    for name in names:
         assert (
-            f":link: chapters/{path.stem}\n" in front
-            and f"chapters/{path.stem}.ipynb" in readme
+            f":link: chapters/{name}\n" in front and f"chapters/{name}.ipynb" in readme
         )
     for name in re.findall(r":link: (chapters/\S+)", front) + re.findall(
         r"\((chapters/\S+)\.ipynb\)", readme
     ):
-        assert (ROOT / "chapters" / "src" / f"{name.split('/')[1]}.md").exists(), (
-            f"{name} is linked, but not there"
-        )
+        assert name.split("/")[1] in names, f"{name} is linked, but not there"

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tools import chapters
-from tools.project import CHAPTERS, ROOT, SOURCES, repository, tracked
+from tools import chapters, project
+from tools.project import CHAPTERS, ROOT, lessons, repository, tracked
 
 
 def test_notebooks_are_in_step_with_their_sources():
@@ -17,33 +17,39 @@ def test_notebooks_are_in_step_with_their_sources():
 
 
 def test_deriving_twice_gives_the_same_bytes():
-    for source in SOURCES.glob("*.md"):
-        assert chapters.derive(source) == chapters.derive(source)
+    for lesson in lessons():
+        assert chapters.derive(lesson) == chapters.derive(lesson)
+
+
+def alone(lesson, folder, monkeypatch):
+    """Let the book consist of one lesson, with its notebook in a folder of the
+    test's."""
+    for module, name in (
+        (chapters, "ROOT"),
+        (chapters, "CHAPTERS"),
+        (project, "CHAPTERS"),
+    ):
+        monkeypatch.setattr(module, name, folder)
+    monkeypatch.setattr(chapters, "lessons", lambda: [lesson])
+    return lesson
 
 
 def test_a_stale_and_an_orphaned_notebook_are_found(tmp_path, monkeypatch):
-    (tmp_path / "src").mkdir()
-    source = next(SOURCES.glob("*.md"))
-    for name in ("ROOT", "CHAPTERS"):
-        monkeypatch.setattr(chapters, name, tmp_path)
-    monkeypatch.setattr(chapters, "sources", lambda: [source])
+    lesson = alone(lessons()[0], tmp_path, monkeypatch)
     chapters.write()
     assert chapters.stale() == []
     (tmp_path / "99-orphan.ipynb").write_text("{}")
-    (tmp_path / f"{source.stem}.ipynb").write_text("{}")
+    (tmp_path / f"{lesson.name}.ipynb").write_text("{}")
     assert chapters.stale() == [
-        f"{source.stem}.ipynb is out of step with its source",
+        f"{lesson.name}.ipynb is out of step with its source",
         "99-orphan.ipynb has no source in chapters/src",
     ]
 
 
 def test_a_notebook_that_a_reader_has_run_is_kept(tmp_path, monkeypatch, capsys):
-    source = next(SOURCES.glob("*.md"))
-    monkeypatch.setattr(chapters, "CHAPTERS", tmp_path)
-    monkeypatch.setattr(chapters, "ROOT", tmp_path)
-    monkeypatch.setattr(chapters, "sources", lambda: [source])
-    path = tmp_path / f"{source.stem}.ipynb"
-    for kept in (f"{source.stem}-yours.ipynb", f"{source.stem}-2-yours.ipynb"):
+    lesson = alone(lessons()[0], tmp_path, monkeypatch)
+    path = tmp_path / f"{lesson.name}.ipynb"
+    for kept in (f"{lesson.name}-yours.ipynb", f"{lesson.name}-2-yours.ipynb"):
         chapters.write()
         answered = json.loads(path.read_text(encoding="utf-8"))
         next(cell for cell in answered["cells"] if cell["cell_type"] == "code")[

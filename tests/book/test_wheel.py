@@ -44,11 +44,14 @@ def test_the_wheel_holds_the_library_and_its_data_and_nothing_else(wheel):
         )
     library = ROOT / "mtmm_lib"
     for path in [
-        *(library / "lesson/quizzes").glob("*.json"),
         *(library / "lesson/static").glob("*.*"),
         *(library / "data/manifests").glob("*.sha256"),
     ]:
         assert path.relative_to(ROOT).as_posix() in names
+    sources = ROOT / "chapters" / "src"
+    for path in [*sources.glob("*/*.*"), ROOT / "_toc.yml"]:
+        own = path.relative_to(sources if sources in path.parents else ROOT)
+        assert f"mtmm_lib/lesson/chapters/{own.as_posix()}" in names
     assert not [name for name in names if name.endswith(".pyc") or "/tests/" in name]
 
 
@@ -58,6 +61,7 @@ assert pathlib.Path(mtmm_lib.__file__).is_relative_to(sys.prefix), mtmm_lib.__fi
 from mtmm_lib.data import talking_digits
 from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import SumFusion
+from mtmm_lib.lesson.exercises import checks
 from mtmm_lib.lesson.questions import load
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
@@ -70,7 +74,7 @@ encoders = {name: MLPEncoder(x[0].numel(), 8) for name, x in train.inputs.items(
 tasks = [Classification("digit", classes=10)]
 model = Model(encoders, SumFusion(dims, 8), HardSharing(["digit"], 8, 8), tasks)
 fit(model, train, epochs=1, progress=False)
-print(len(load("01")) > 0)
+print(len(load("warm-up")) > 0 and len(checks()) > 0)
 """
 
 
@@ -97,7 +101,7 @@ def test_the_wheel_runs_in_an_empty_environment(wheel, tmp_path):
     packages = next(home.glob("lib/python*/site-packages"))
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     done = subprocess.run(
-        [str(python), "-c", STEP], cwd=tmp_path, capture_output=True, text=True
+        [str(python), "-I", "-c", STEP], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "True"

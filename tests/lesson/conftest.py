@@ -11,7 +11,7 @@ CELLS = {
     "start": """
 from matplotlib import pyplot as plt
 from mtmm_lib.lesson import *
-start("10")
+start("missing-weak-and-dominant-modalities")
 """,
     "figure": """
 fig, ax = plt.subplots()
@@ -38,7 +38,7 @@ def four(x):
     ...
 check("no such exercise", four)
 """,
-    "quiz": 'quiz("01")',
+    "quiz": 'quiz("everything-is-a-mapping")',
     "source": "source(at_least)",
     "footer": "footer()",
 }

@@ -8,15 +8,18 @@ import pytest
 import torch
 from exercise_rules import problems
 
-from mtmm_lib.lesson import exercises
+from mtmm_lib.lesson import book, exercises
 
-ROOT = Path(__file__).parents[2]
-CHAPTERS = sorted(ROOT.glob("chapters/src/[0-9]*.md"))
+CHAPTERS = sorted(book.FOLDER.glob("*/lesson.md"))
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.parent.name)
 def test_exercises_of(chapter: Path) -> None:
-    listed = Path(__file__).parent / "mistakes" / f"ch{chapter.name[:2]}.py"
+    listed = (
+        Path(__file__).parent
+        / "mistakes"
+        / f"{chapter.parent.name.replace('-', '_')}.py"
+    )
     mistakes = runpy.run_path(str(listed))["MISTAKES"] if listed.exists() else {}
     assert (
         list(

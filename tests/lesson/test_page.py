@@ -68,7 +68,7 @@ def test_the_data_is_read_from_the_executed_notebook(notebook) -> None:
     ]
     (claim,) = records(notebook, "claim")
     assert (claim["chapter"], claim["seed"], claim["supports"], claim["verdict"]) == (
-        "10",
+        "missing-weak-and-dominant-modalities",
         3,
         "A1",
         "refuted",
@@ -80,7 +80,11 @@ def test_the_data_is_read_from_the_executed_notebook(notebook) -> None:
     )
     assert claim["statement"] == "Two is <b>more</b> than one"
     (footer,) = records(notebook, "footer")
-    assert footer["chapter"] == "10" and footer["seed"] == 3 and footer["seconds"] > 0
+    assert (
+        footer["chapter"] == "missing-weak-and-dominant-modalities"
+        and footer["seed"] == 3
+        and footer["seconds"] > 0
+    )
     assert set(footer["versions"]) == {"Python", "torch", "numpy", "mtmm_lib"}
 
 

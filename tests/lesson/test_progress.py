@@ -15,7 +15,7 @@ import pytest
 from nbclient import NotebookClient
 from test_page import Balanced
 
-from mtmm_lib.lesson import check, exercises, forget_progress, start
+from mtmm_lib.lesson import book, check, exercises, forget_progress, start
 from mtmm_lib.lesson.exercises import by_chapter
 
 # the package shows the function of that name
@@ -76,7 +76,10 @@ CHECK = 'check("count-saving", {})'.format
 def test_two_notebooks_that_are_open_at_once(place) -> None:
     """One passes what the other fails, in one moment or another; the pass stays."""
     first = notebook(
-        CHECK(WRONG), CHECK(RIGHT), 'check("masked-loss", 3)', 'start("01")'
+        CHECK(WRONG),
+        CHECK(RIGHT),
+        'check("masked-loss", 3)',
+        'start("everything-is-a-mapping")',
     )
     other = notebook(CHECK(RIGHT), CHECK(WRONG), 'check("break-even", 3)', "progress()")
 
@@ -108,7 +111,9 @@ def test_a_notebook_without_a_reader_notes_and_shows_nothing(place) -> None:
     """So are notebooks run that build the site, that test, and that grade."""
     place.mkdir(parents=True)
     (place / "which-arrow.passed").touch()
-    right, began = finished(run(notebook(CHECK(RIGHT), 'start("01")'), attended=False))
+    right, began = finished(
+        run(notebook(CHECK(RIGHT), 'start("everything-is-a-mapping")'), attended=False)
+    )
     assert marks(place) == {"which-arrow.passed"}
     assert right == "✓ Correct." and "passed" not in began
 
@@ -190,22 +195,26 @@ class TestCheck:
 
     def test_what_was_passed_stays_passed(self, place, reader, capsys) -> None:
         check("count-saving", eval(WRONG))
-        assert progress.summary("01") == (
-            "Exercises of chapter 01 passed: 0 of 5. Open: which-arrow, count-saving, "
-            "masked-loss, fuse-present, shared-or-separate."
+        assert progress.summary("everything-is-a-mapping") == (
+            "Exercises of chapter 01 passed: 0 of 5. "
+            "Open: which-arrow, count-saving, masked-loss, fuse-present, "
+            "shared-or-separate."
         )
         check("count-saving", eval(RIGHT))
         check("count-saving", eval(WRONG))
-        stands = progress.summary("01")
+        stands = progress.summary("everything-is-a-mapping")
         assert stands.startswith(
             "Exercises of chapter 01 passed: 1 of 5. Open: which-arrow, masked-loss"
         )
         assert capsys.readouterr().out.splitlines()[1].endswith(stands)
 
     def test_when_all_are_passed_none_is_open(self, place, reader) -> None:
-        for id in by_chapter()["01"]:
+        for id in by_chapter()["everything-is-a-mapping"]:
             progress.note(id, True)
-        assert progress.summary("01") == "Exercises of chapter 01 passed: 5 of 5."
+        assert (
+            progress.summary("everything-is-a-mapping")
+            == "Exercises of chapter 01 passed: 5 of 5."
+        )
 
     def test_a_folder_that_cannot_be_written_costs_no_feedback(
         self, place, reader, capsys
@@ -217,7 +226,7 @@ class TestCheck:
             said.startswith("✓ Correct. (This could not be noted in ")
             and str(place) in said
         )
-        start("01")
+        start("everything-is-a-mapping")
         progress.progress()
         assert "passed: 0 of" in capsys.readouterr().out
 
@@ -244,7 +253,7 @@ def test_forgetting_takes_one_call(place, reader, capsys) -> None:
     for words in ("about 2 exercises", "about 0 exercises"):
         forget_progress()
         assert capsys.readouterr().out == f"Forgotten: what was noted {words}.\n"
-    assert marks(place) == set() and progress.summary("01") == ""
+    assert marks(place) == set() and progress.summary("everything-is-a-mapping") == ""
 
 
 def test_the_table_says_in_words_what_it_shows(place, reader, monkeypatch) -> None:
@@ -288,12 +297,12 @@ def test_the_folder_is_the_users_own(monkeypatch, tmp_path) -> None:
 
 def test_every_exercise_has_the_chapter_of_its_source() -> None:
     for chapter, ids in by_chapter().items():
-        (source,) = ROOT.glob(f"chapters/src/{chapter}-*.md")
+        source = book.lesson(chapter).folder / "lesson.md"
         text = source.read_text(encoding="utf-8")
         assert all(f":label: {id}\n" in text for id in ids)
     assert sum(map(len, by_chapter().values())) == len(exercises.checks())
 
 
 def test_no_lesson_shows_or_deletes_progress_by_itself() -> None:
-    for path in [*ROOT.glob("chapters/src/*.md"), ROOT / "index.md"]:
+    for path in [*book.FOLDER.glob("*/lesson.md"), ROOT / "index.md"]:
         assert "progress()" not in path.read_text(encoding="utf-8"), path.name

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from mtmm_lib.lesson import strip
-from mtmm_lib.lesson.article import ARROWS, CHAPTER_ARROWS
+from mtmm_lib.lesson import book, strip
+from mtmm_lib.lesson.article import ARROWS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -19,9 +19,9 @@ def words(element: ET.Element) -> set[str]:
     return {"".join(text.itertext()) for text in element.iter(f"{SVG}text")}
 
 
-@pytest.mark.parametrize("chapter", [None, *CHAPTER_ARROWS])
+@pytest.mark.parametrize("chapter", [None, *book.lessons()])
 def test_the_chapters_arrows_are_highlighted(chapter: str | None) -> None:
-    expected = set(CHAPTER_ARROWS.get(chapter, ()))
+    expected = set(book.lesson(chapter).arrows if chapter else ())
     for picture in pictures(chapter):
         groups = [
             group for group in picture.iter(f"{SVG}g") if words(group) & set(ARROWS)
@@ -36,12 +36,14 @@ def test_the_chapters_arrows_are_highlighted(chapter: str | None) -> None:
 
 
 def test_the_words_name_what_is_highlighted() -> None:
-    assert strip.alt("10").endswith("Highlighted: fusion and balancer.")
-    assert strip.alt("01").endswith("Highlighted: every arrow.")
-    assert "Highlighted" not in strip.alt(None) + strip.alt("02")
-    for picture in pictures("10"):
+    assert strip.alt("missing-weak-and-dominant-modalities").endswith(
+        "Highlighted: fusion and balancer."
+    )
+    assert strip.alt("everything-is-a-mapping").endswith("Highlighted: every arrow.")
+    assert "Highlighted" not in strip.alt(None) + strip.alt("concepts-and-connections")
+    for picture in pictures("missing-weak-and-dominant-modalities"):
         assert picture.get("role") == "img" and picture.get("aria-label") == strip.alt(
-            "10"
+            "missing-weak-and-dominant-modalities"
         )
 
 
@@ -80,7 +82,7 @@ def test_the_page_shows_the_picture_that_fits(browser) -> None:
     for width, shown in ((390, "tall"), (1000, "wide")):
         tab.set_viewport_size({"width": width, "height": 800})
         tab.set_content(
-            f'<meta name="viewport" content="width=device-width">{strip.html("01")}'
+            f'<meta name="viewport" content="width=device-width">{strip.html("everything-is-a-mapping")}'
         )
         visible = tab.locator("svg:visible")
         assert visible.count() == 1 and shown in visible.get_attribute("class")

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tools.project import CHAPTERS, SOURCES, repository
+from tools.project import CHAPTERS, lessons, repository
 
-PAGES = [f"chapters/{path.stem}.html" for path in sorted(SOURCES.glob("*.md"))]
+PAGES = [f"chapters/{lesson.name}.html" for lesson in lessons()]
 EXPLORED = ["index.html", *PAGES]
 
 every_chapter = pytest.mark.parametrize("name", PAGES)

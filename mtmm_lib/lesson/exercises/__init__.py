@@ -1,8 +1,8 @@
 '''Exercises: `check(id, answer)` and the checks of every chapter.
 
-To add an exercise to chapter NN:
+To add an exercise to a lesson:
 
-1. In `chapters/src/NN-*.md`, these three blocks, in this order. The id is unique in the
+1. In `lesson.md`, these three blocks, in this order. The id is unique in the
 book.
 
        ```{exercise} ★★ What is shared
@@ -38,7 +38,7 @@ book.
    and the functions and classes that it defines above, nothing else, so that tests run
    them in no time.
 
-2. In `mtmm_lib/lesson/exercises/chNN.py`, the check. It tests the answer against the
+2. In `exercises.py` beside it, the check. It tests the answer against the
 mathematics on random
    inputs (the seed is set, the lesson's own random state left alone), and raises
    `Hint`:
@@ -57,9 +57,10 @@ mathematics on random
    a result of None, becomes feedback. So does an answer, or a part of one, that is
    still `...`.
 
-3. In `tests/lesson/mistakes/chNN.py`, at least one typical mistake per exercise: a part
-of the hint that it
-   must get, and its code. No two mistakes of an exercise get the same hint.
+3. In `tests/lesson/mistakes/<slug>.py` (with `_` for `-`), at least one typical mistake
+per exercise: a part
+   of the hint that it must get, and its code. No two mistakes of an exercise get the
+   same hint.
 
        MISTAKES = {
            "count-shared": {
@@ -79,8 +80,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-import importlib
-import pkgutil
+import importlib.util
+import sys
 import sysconfig
 import traceback
 import types
@@ -92,7 +93,7 @@ from typing import Any
 
 import torch
 
-from mtmm_lib.lesson import page
+from mtmm_lib.lesson import book, page
 from mtmm_lib.lesson.progress import note
 
 _LIBRARIES = tuple(
@@ -169,16 +170,26 @@ def wrong_lines(
 @functools.cache
 def checks() -> dict[str, Callable[[Any], None]]:
     """The checks of all chapters by the exercise's id."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
+    for lesson in book.lessons().values():
+        _load(lesson)
     return _CHECKS
+
+
+def _load(lesson: book.Lesson) -> None:
+    """Run `exercises.py` of a lesson, as a module with the lesson's slug for its
+    name."""
+    name = f"{__name__}.{lesson.slug}"
+    spec = importlib.util.spec_from_file_location(name, lesson.folder / "exercises.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
 
 
 def by_chapter() -> dict[str, list[str]]:
     """Chapter → its exercises, both in order."""
     found: dict[str, list[str]] = {}
     for id, function in checks().items():
-        found.setdefault(function.__module__.removeprefix(f"{__name__}.ch"), []).append(
+        found.setdefault(function.__module__.removeprefix(f"{__name__}."), []).append(
             id
         )
     return found

@@ -1,4 +1,4 @@
-"""Checks of chapter 08, When gradients disagree."""
+"""Checks of the chapter, When gradients disagree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 03, The twelve steps."""
+"""Checks of the chapter, The twelve steps."""
 
 from __future__ import annotations
 

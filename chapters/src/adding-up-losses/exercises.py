@@ -1,4 +1,4 @@
-"""Checks of chapter 07, Adding up losses."""
+"""Checks of the chapter, Adding up losses."""
 
 from __future__ import annotations
 

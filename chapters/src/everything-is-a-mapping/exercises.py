@@ -1,4 +1,4 @@
-"""Checks of chapter 01, Everything is a mapping."""
+"""Checks of the chapter, Everything is a mapping."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 04, Hard parameter sharing."""
+"""Checks of the chapter, Hard parameter sharing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 05, Soft parameter sharing."""
+"""Checks of the chapter, Soft parameter sharing."""
 
 from __future__ import annotations
 

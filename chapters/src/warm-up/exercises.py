@@ -1,4 +1,4 @@
-"""Checks of chapter 00, Warm-up."""
+"""Checks of the chapter, Warm-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 11, Attention as adaptive weighting."""
+"""Checks of the chapter, Attention as adaptive weighting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 06, Sharing features."""
+"""Checks of the chapter, Sharing features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 10, Missing, weak and dominant modalities."""
+"""Checks of the chapter, Missing, weak and dominant modalities."""
 
 from __future__ import annotations
 

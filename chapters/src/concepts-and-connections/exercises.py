@@ -1,4 +1,4 @@
-"""Checks of chapter 02, Concepts and connections."""
+"""Checks of the chapter, Concepts and connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of chapter 09, Three levels of fusion."""
+"""Checks of the chapter, Three levels of fusion."""
 
 from __future__ import annotations
 
