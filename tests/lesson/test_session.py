@@ -11,8 +11,8 @@ from mtmm_lib.lesson import book, footer, seed, seeds, start
 
 def test_seeds_of_two_books_never_meet(monkeypatch) -> None:
     used = []
-    for book in range(20):
-        monkeypatch.setenv("MTMM_SEED", str(book))
+    for number in range(20):
+        monkeypatch.setenv("MTMM_SEED", str(number))
         used += seeds(1000)
     assert len(set(used)) == len(used) == 20_000
 
@@ -41,8 +41,8 @@ def test_a_seed_of_another_book_is_refused(k: int) -> None:
 )
 def test_start_seeds_everything(monkeypatch, draw) -> None:
     drawn = []
-    for book in ("1", "1", "2"):
-        monkeypatch.setenv("MTMM_SEED", book)
+    for number in ("1", "1", "2"):
+        monkeypatch.setenv("MTMM_SEED", number)
         start("everything-is-a-mapping")
         drawn.append(draw())
     assert drawn[0] == drawn[1] != drawn[2]

@@ -82,7 +82,8 @@ def test_the_page_shows_the_picture_that_fits(browser) -> None:
     for width, shown in ((390, "tall"), (1000, "wide")):
         tab.set_viewport_size({"width": width, "height": 800})
         tab.set_content(
-            f'<meta name="viewport" content="width=device-width">{strip.html("everything-is-a-mapping")}'
+            '<meta name="viewport" content="width=device-width">'
+            + strip.html("everything-is-a-mapping")
         )
         visible = tab.locator("svg:visible")
         assert visible.count() == 1 and shown in visible.get_attribute("class")
