@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch
 from mtmm_lib.model import Model
+from mtmm_lib.tasks import at_progress
 from mtmm_lib.training.evaluation import CHUNK, check_selection, chunks, modes_kept
 from mtmm_lib.training.history import TrainingError
 from mtmm_lib.training.seeds import derive_seed, permutation
@@ -106,8 +107,8 @@ def fit_many(
                 order = torch.stack([permutation(size, seed, epoch) for seed in seeds])
                 losses = []
                 for i, chosen in enumerate(order.split(batch_size, 1)):
-                    replicas.tell((epoch + i / steps) / epochs)
-                    losses.append(replicas.step(chosen))
+                    with at_progress((epoch + i / steps) / epochs):
+                        losses.append(replicas.step(chosen))
                 if choose:
                     loss, mean = replicas.measure(held_out)
                     losses.append(loss)
@@ -119,7 +120,6 @@ def fit_many(
                         f"for seed {seeds[r]} "
                         f"in epoch {epoch}"
                     )
-        replicas.tell(1.0)
         replicas.unstack(models)
     return models
 
@@ -195,10 +195,6 @@ class _Replicas:
             leaves, lr=lr, weight_decay=weight_decay, fused=True
         )
         self.best: list[Tensor] | None = None
-
-    def tell(self, progress: float) -> None:
-        for task in self.tasks.values():
-            task.progress = progress
 
     def _losses(self, data: Stacked) -> tuple[Tensor, Tensor, Tensor]:
         """Objectives `[R]`, the tasks' losses `[R, T]` and numbers of labels `[R,
