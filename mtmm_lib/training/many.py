@@ -259,9 +259,10 @@ class _Replicas:
         self.template.eval()
         total = count = torch.zeros(())
         for start in range(0, next(iter(data["inputs"].values())).shape[1], CHUNK):
+            here = slice(start, start + CHUNK)
             _, losses, labels = self._losses(
-                _map(data, lambda x: x[:, start : start + CHUNK])
-            )  # noqa: B023
+                _map(data, lambda x, here=here: x[:, here])
+            )
             total, count = total + losses.double() * labels, count + labels
         mean = total / count.clamp(min=1)
         counts = torch.tensor([task.supervised for task in self.tasks.values()]) & (
