@@ -14,20 +14,29 @@ RUN    := OMP_NUM_THREADS=1 $(BIN)/python -m
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# One stamp per set of extras: nothing is installed again until the dependencies change.
-$(VENV)/.installed-%: pyproject.toml constraints.txt
+# One stamp per set of packages: nothing is installed again until the dependencies change.
+# Groups, which only those who work on the book need, want a pip of 2025 or later.
+INSTALL := $(BIN)/python -m pip install --constraint constraints.txt --editable '.[lab]'
+
+$(VENV)/.installed-lab: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$(subst -,$(comma),$*)]'
+	$(INSTALL)
+	touch $@
+
+$(VENV)/.installed-all: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(INSTALL) --group book --group test
 	touch $@ $(VENV)/.installed-lab
-comma := ,
 
 lab: $(VENV)/.installed-lab  ## Open JupyterLab at chapter 01; ARGS="--no-browser --port 8899" passes on
 	$(BIN)/python -m jupyterlab $(ARGS) chapters/01-everything-is-a-mapping.ipynb
 
-test: $(VENV)/.installed-lab-book-test  ## Everything that CI runs: style, library, notebooks, site
+test: $(VENV)/.installed-all  ## Everything that CI runs: style, library, notebooks, site
+	$(RUN) tools.system
 	$(RUN) tools.check $(ARGS)
 
-library: $(VENV)/.installed-lab-book-test  ## The library's tests alone
+library: $(VENV)/.installed-all  ## The library's tests alone
 	$(RUN) $(LIBRARY) $(ARGS)
 LIBRARY := pytest -q -p no:cacheprovider tests --ignore=tests/book --ignore=tests/site --ignore=tests/benchmarks
 
@@ -41,30 +50,29 @@ newest:  ## The same with the newest versions, on NEWEST=python3.13
 define alone
 test -x $(2)/bin/python || $(1) -m venv $(2)
 $(2)/bin/python -m pip install --quiet uv
-$(2)/bin/python -m uv pip install --quiet --python $(2)/bin/python --upgrade $(3) --editable '.[lab,teach,test]'
+$(2)/bin/python -m uv pip install --quiet --python $(2)/bin/python --upgrade $(3) --editable '.[lab,teach]' --group test
 OMP_NUM_THREADS=1 $(2)/bin/python -m $(LIBRARY) $(ARGS)
 endef
 
-book: $(VENV)/.installed-lab-book-test  ## Execute the notebooks in parallel, then build the site
+book: $(VENV)/.installed-all  ## Execute the notebooks in parallel, then build the site
 	$(RUN) tools.book $(ARGS)
 
-links: $(VENV)/.installed-lab-book-test  ## Ask for every page that the site and the README link to; needs a network
+links: $(VENV)/.installed-all  ## Ask for every page that the site and the README link to; needs a network
 	$(RUN) tools.links
 
-chapters: $(VENV)/.installed-lab-book-test  ## Derive chapters/*.ipynb from chapters/src/*.md
+chapters: $(VENV)/.installed-all  ## Derive chapters/*.ipynb from chapters/src/*.md
 	$(RUN) tools.chapters $(ARGS)
 
-claims: $(VENV)/.installed-lab-book-test  ## Run every claim under SEEDS=20 seeds; ARGS=01 takes one chapter, --week new seeds
+claims: $(VENV)/.installed-all  ## Run every claim under SEEDS=20 seeds; ARGS=01 takes one chapter, --week new seeds
 	$(RUN) tools.claims --seeds $(SEEDS) $(ARGS)
 
-bench: $(VENV)/.installed-lab-book-test  ## Benchmarks: fit against a hand-written loop, import time
+bench: $(VENV)/.installed-all  ## Benchmarks: fit against a hand-written loop, import time
 	$(RUN) pytest tests/benchmarks --benchmark-enable $(ARGS)
 
-lint: $(VENV)/.installed-lab-book-test  ## Style of the code
-	$(RUN) ruff check .
-	$(RUN) ruff format --check .
+lint: $(VENV)/.installed-all  ## Style and types of the code
+	$(RUN) tools.check lint
 
-constraints: $(VENV)/.installed-lab-book-test  ## Resolve the tested versions; ARGS=--upgrade takes the newest
+constraints: $(VENV)/.installed-all  ## Resolve the tested versions; ARGS=--upgrade takes the newest
 	$(BIN)/python -m pip install --quiet uv
 	$(RUN) tools.constraints $(ARGS)
 

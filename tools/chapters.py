@@ -28,7 +28,7 @@ INSTALL = """\
 from importlib.util import find_spec
 
 if find_spec("mtmm_lib") is None:
-    %pip install --quiet "mtmm-lib @ git+{repository}"
+    %pip install --quiet "mtmm-lib[lesson,export] @ git+{repository}"
 """
 
 

@@ -17,6 +17,7 @@ PARTS: dict[str, list[list[str]]] = {
     "lint": [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
+        ["mypy"],
         ["tools.chapters", "--check"],
     ],
     "tests": [

@@ -23,6 +23,7 @@ HEADER = (
     "Refresh: make constraints\n"
 )
 LEFT_TO_TORCH = re.compile(r"(nvidia|cuda|triton)\b")
+GROUPS = ("--group", "book", "--group", "test")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 
 
@@ -35,10 +36,14 @@ def missing() -> list[str]:
         if not line.startswith("#")
     ]
     pins = [Requirement(line) for line in lines]
-    project = pyproject()["project"]
+    plan = pyproject()
+    project = plan["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    lists += plan.get("dependency-groups", {}).values()
+    # The project's own name, in an extra that takes others along, is no dependency.
+    own = project.get("name")
     wanted = [
-        *project["dependencies"],
-        *sum(project["optional-dependencies"].values(), []),
+        line for group in lists for line in group if Requirement(line).name != own
     ]
     problems = []
     for python in PYTHONS:
@@ -77,6 +82,7 @@ def main() -> None:
         "compile",
         "pyproject.toml",
         "--all-extras",
+        *GROUPS,
         "--universal",
     ]
     command += [

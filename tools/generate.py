@@ -184,8 +184,10 @@ def runs(footers: list[Record]) -> str:
         ]
         text += f"| {link(footer)} | " + " | ".join(map(str, shown)) + " |\n"
     project = pyproject()["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["lab"]
-    lines += project["optional-dependencies"]["book"]
+    extras = project["optional-dependencies"]
+    lines = project["dependencies"] + extras["lesson"] + extras["export"]
+    lines += extras["lab"][1:]  # the first names the project's own extras
+    lines += pyproject()["dependency-groups"]["book"]
     text += (
         "\n## What the book depends on\n\n| Package | Version | Allowed "
         "|\n|---|---|---|\n"

@@ -27,7 +27,8 @@ TARGETS = re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
 # README's commands.
 PLAIN = {
     ".ci/run",
-    'python -m pip install --constraint constraints.txt --editable ".[lab,book,test]"',
+    "python -m pip install --constraint constraints.txt "
+    '--editable ".[lab]" --group book --group test',
     "python -m pytest -q tests/core",
     "python -m pytest -q --nbval-lax chapters/01-everything-is-a-mapping.ipynb",
 }
