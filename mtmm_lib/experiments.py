@@ -58,21 +58,43 @@ def repeat(
     return pd.DataFrame(rows, index=pd.Index(seeds, name="seed"))
 
 
-def paired_gain(frame: pd.DataFrame, a: str, b: str, unit: str = "") -> Gain:
+def paired_gain(
+    frame: pd.DataFrame,
+    a: str,
+    b: str,
+    unit: str = "",
+    *,
+    pool: tuple[int, int] | None = None,
+) -> Gain:
     r"""The mean of the differences a − b, seed by seed, with its standard error.
 
     Pairing removes what both share, such as an easy split: with $d_i = a_i - b_i$, the
     gain is $\bar d$ and its standard error $s_d / \sqrt n$, where $s_d$ is the sample
     standard deviation of the $d_i$.
 
+    That is right where each seed draws its data anew. Seeds that split one pool of data
+    share samples, and ten such splits are not ten independent measurements: two
+    standard errors are then passed by luck alone about five times as often as they
+    should. With `pool` the error is the corrected one of Nadeau & Bengio (2003),
+    $s_d \sqrt{1/n + n_\text{test}/n_\text{train}}$, which speaks of new data from the
+    same population. More seeds hardly make it smaller; smaller test parts do, and
+    larger effects need no smaller one.
+
+        frame = repeat(lambda seed: scores(talking_digits(seed=seed)), range(10))
+        gain = paired_gain(frame, "shared", "separate", "points", pool=(1000, 497))
+
     Args:
         frame: one row per seed, as `repeat` returns it.
         a, b: columns; where less is better, exchange them.
         unit: of the columns, as in `"points"`.
+        pool: (n_train, n_test), where the seeds split one pool: how many of its samples
+            each trains on and tests on. `gain.of_this_pool()` then goes back to the
+            plain error, for a claim about this pool alone.
 
     Raises:
         KeyError: for an unknown column.
-        ValueError: for fewer than two seeds, or a result that is NaN.
+        ValueError: for fewer than two seeds, a result that is NaN, or a pool that is no
+            pair of positive whole numbers.
     """
     for column in (a, b):
         if column not in frame:
@@ -86,7 +108,7 @@ def paired_gain(frame: pd.DataFrame, a: str, b: str, unit: str = "") -> Gain:
             f"{a!r} or {b!r} is NaN for seeds {seeds}, so that nothing can be "
             "compared there"
         )
-    return Gain.of(difference, unit)
+    return Gain.of(difference, unit, pool=pool)
 
 
 def scale(lesson: Value, full: Value) -> Value:

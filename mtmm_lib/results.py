@@ -9,13 +9,18 @@ it. The rule for everything measured over seeds is two standard errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal
 
 STANDARD_ERRORS = 2.0
 
 Relation = Literal["above", "below", "within", "undecided"]
+Scope = Literal["draws", "population", "pool"]
+
+#: What an error stands for where the draws were splits of one pool.
+_ERRORS = {"population": "error for new data", "pool": "error for this pool"}
 
 
 def number(value: float, *, sign: bool = False) -> str:
@@ -41,8 +46,16 @@ class Gain:
     to be.
 
     With $d_i = a_i - b_i$ for the i-th seed: mean $\bar d$ and standard error
-    $s_d/\sqrt n$. As it comes it claims to be above zero; `above`, `below`, `within`
-    and `undecided` return it with another claim.
+    $s_d/\sqrt n$, which counts the $d_i$ as independent. As it comes it claims to be
+    above zero; `above`, `below`, `within` and `undecided` return it with another claim.
+
+    Draws that split one pool of data share samples, so that their mean is less certain
+    than $s_d/\sqrt n$ says. The corrected error of Nadeau & Bengio (2003),
+
+    $$ s_d \sqrt{\frac1n + \frac{n_\text{test}}{n_\text{train}}} , $$
+
+    speaks of new data from the same population. The plain one speaks of this pool
+    alone: of what further splits of it would give. The text says which of them it is.
 
     Args:
         mean: the mean difference, in `unit`.
@@ -50,9 +63,14 @@ class Gain:
         n: the number of pairs, at least 2.
         unit: as in "points" or "%".
         relation, bound: the claim; set by the methods.
+        pool: (n_train, n_test), the samples that each split of one pool trained on and
+            tested on; `None` for independent draws.
+        speaks_of: what the error is for: more of such independent `"draws"`, the
+            `"population"` that a pool comes from, or the `"pool"` itself.
 
     Raises:
-        ValueError: when a number is not finite, `se` is negative or n is below 2.
+        ValueError: when a number is not finite, `se` is negative or n is below 2; for a
+            pool without two positive sizes.
     """
 
     mean: float
@@ -61,6 +79,8 @@ class Gain:
     unit: str = ""
     relation: Relation = "above"
     bound: float = 0.0
+    pool: tuple[int, int] | None = None
+    speaks_of: Scope = "draws"
 
     def __post_init__(self) -> None:
         for name in ("mean", "se", "bound"):
@@ -77,18 +97,51 @@ class Gain:
             )
         if self.relation in ("within", "undecided") and self.bound < 0:
             raise ValueError(f"a margin has to be ≥ 0, got {self.bound}")
+        if (self.pool is None) != (self.speaks_of == "draws"):
+            raise ValueError(
+                f"an error that speaks of {self.speaks_of!r} does not go with "
+                f"pool={self.pool}"
+            )
+        if self.pool is not None:
+            _overlap(self.pool)
 
     @classmethod
-    def of(cls, differences: Iterable[float], unit: str = "") -> Gain:
+    def of(
+        cls,
+        differences: Iterable[float],
+        unit: str = "",
+        *,
+        pool: tuple[int, int] | None = None,
+    ) -> Gain:
         """From paired differences, one per seed: an array, a tensor or a list of n
-        numbers."""
+        numbers. With `pool`, the (n_train, n_test) of splits of one pool, with the
+        corrected error, which speaks of new data."""
         values = [float(value) for value in differences]
         n = len(values)
         if n < 2:
             raise ValueError(f"Gain.of needs at least 2 paired differences, got {n}")
         mean = math.fsum(values) / n
         variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-        return cls(mean, math.sqrt(variance / n), n, unit)
+        if pool is None:
+            return cls(mean, math.sqrt(variance / n), n, unit)
+        se = math.sqrt(variance * (1 / n + _overlap(pool)))
+        return cls(mean, se, n, unit, pool=pool, speaks_of="population")
+
+    def of_this_pool(self) -> Gain:
+        r"""Claimed of this pool of data alone, with the plain error $s_d/\sqrt n$.
+
+        Raises:
+            ValueError: when it is not known to come from splits of one pool.
+        """
+        if self.pool is None:
+            raise ValueError(
+                "only a gain over splits of one pool can speak of that pool; say "
+                "pool=(n_train, n_test) where it is computed"
+            )
+        if self.speaks_of == "pool":
+            return self
+        se = self.se / math.sqrt(1 + self.n * _overlap(self.pool))
+        return replace(self, se=se, speaks_of="pool")
 
     def above(self, bound: float = 0.0) -> Gain:
         """Claimed to exceed `bound` by two standard errors."""
@@ -152,7 +205,25 @@ class Gain:
                 if self.holds
                 else f"beyond {margin} by two standard errors"
             )
-        return f"{measured} ({self.n} pairs): {rule}"
+        pairs = f"{self.n} pairs"
+        if self.pool is not None:
+            pairs = f"{self.n} splits of one pool, {_ERRORS[self.speaks_of]}"
+        return f"{measured} ({pairs}): {rule}"
+
+
+def _overlap(pool: tuple[int, int]) -> float:
+    """n_test / n_train: what the samples that splits of one pool have in common add to
+    the variance of their mean, in units of the variance of one."""
+    if (
+        not isinstance(pool, Sequence)
+        or len(pool) != 2
+        or not all(isinstance(size, Integral) and size >= 1 for size in pool)
+    ):
+        raise ValueError(
+            "pool is (n_train, n_test), the numbers of samples that each split trains "
+            f"on and tests on, got {pool!r}"
+        )
+    return pool[1] / pool[0]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,54 @@ def test_gain_of_is_the_mean_and_its_standard_error(differences: list[float]) ->
     assert (gain.n, gain.unit) == (len(differences), "points")
 
 
+@given(
+    st.lists(finite, min_size=2, max_size=30),
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+)
+def test_splits_of_one_pool_have_the_error_of_nadeau_and_bengio(
+    differences: list[float], n_train: int, n_test: int
+) -> None:
+    n = len(differences)
+    plain = Gain.of(differences)
+    gain = Gain.of(differences, "points", pool=(n_train, n_test))
+    s = plain.se * n**0.5
+    assert math.isclose(gain.se, s * (1 / n + n_test / n_train) ** 0.5)
+    assert (gain.mean, gain.n, gain.unit) == (plain.mean, n, "points")
+    assert gain.speaks_of == "population" and plain.speaks_of == "draws"
+    here = gain.above(1.0).of_this_pool()
+    assert math.isclose(here.se, plain.se) and here.speaks_of == "pool"
+    assert (here.bound, here.pool) == (1.0, (n_train, n_test))
+    assert here.of_this_pool() == here
+
+
+def test_the_text_says_which_error_it_is() -> None:
+    gain = Gain.of([1.0, 2.0, 3.0, 2.0], "points", pool=(1000, 500))
+    assert gain.text == (
+        "+2.00 ± 0.71 points (4 splits of one pool, error for new data): above 0 by "
+        "2.8 standard errors"
+    )
+    assert gain.of_this_pool().text == (
+        "+2.00 ± 0.41 points (4 splits of one pool, error for this pool): above 0 by "
+        "4.9 standard errors"
+    )
+
+
+@pytest.mark.parametrize("pool", [(1000,), (0, 5), (5, -1), (0.7, 0.3), 1000, "ab"])
+def test_a_pool_is_two_numbers_of_samples(pool: object) -> None:
+    with pytest.raises(ValueError, match=r"pool is \(n_train, n_test\)"):
+        Gain.of([1.0, 2.0], pool=pool)
+    with pytest.raises(ValueError, match="pool is"):
+        Gain(1.0, 1.0, 2, pool=pool, speaks_of="population")
+
+
+def test_only_splits_of_a_pool_speak_of_it() -> None:
+    with pytest.raises(ValueError, match="only a gain over splits of one pool"):
+        Gain.of([1.0, 2.0]).of_this_pool()
+    with pytest.raises(ValueError, match="'draws' does not go with pool"):
+        Gain(1.0, 1.0, 2, pool=(10, 5))
+
+
 def test_gain_of_takes_tensors_and_arrays() -> None:
     assert (
         Gain.of(torch.tensor([1.0, 2.0, 4.0]))
