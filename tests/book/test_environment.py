@@ -167,6 +167,16 @@ def test_help_lists_every_command():
     assert re.findall(r"^(\w+) ", shown, flags=re.MULTILINE) == targets
 
 
+def test_the_readme_begins_with_the_two_commands():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first = re.search(r"^```bash\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)[
+        1
+    ]
+    commands = [line.split("#")[0].strip() for line in first.splitlines()]
+    assert commands[1:] == ["make lab", "make test"]
+    assert len(readme[: readme.index(first)].split()) < 60
+
+
 def test_the_readme_shows_code_that_runs(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.search(r"^```python\n(.*?)^```$", readme, flags=re.MULTILINE | re.DOTALL)[
