@@ -246,8 +246,9 @@ class Output:
         shared: the cut that balancers use, `[B, L, D]`: the trunk's output under hard
             sharing, otherwise the fused tokens.
         task_features: task → `[B, L, D]`, the sharing's output.
-        weights: name → tensor: gates, attention maps, decision weights, for plots.
-        penalties: name → scalar that is added to the loss.
+        weights: stage/name → tensor: gates, attention maps, decision weights, for
+            plots, as in `fusion/gates` and `sharing/gates`.
+        penalties: stage → scalar that is added to the loss.
         batch: the batch that went in.
     """
 

@@ -27,7 +27,8 @@ def repeat(
         function: seed → dict of results, name → number; it should draw everything, the
             split of the data included, from the seed.
         seeds: the seeds, each once.
-        n_jobs: worker processes; by default the environment variable `MTMM_JOBS`, or 1.
+        n_jobs: worker processes; by default the environment variable `MTMM_WORKERS`,
+            or 1.
 
     Returns:
         one row per seed (the index), one column per result.
@@ -42,7 +43,7 @@ def repeat(
     seeds = list(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"repeat needs at least one seed and none twice, got {seeds}")
-    n_jobs = int(os.environ.get("MTMM_JOBS", "1")) if n_jobs is None else n_jobs
+    n_jobs = int(os.environ.get("MTMM_WORKERS", "1")) if n_jobs is None else n_jobs
     if n_jobs == 1:
         rows = [dict(function(seed)) for seed in seeds]
     else:

@@ -54,6 +54,11 @@ def _inputs(batch: Batch, name: str) -> Tensor:
     return torch.where(row_mask(batch.present[name], x), x, 0)
 
 
+def _under(stage: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors with the stage before each name, as in `fusion/gates`."""
+    return {f"{stage}/{name}": value for name, value in named.items()}
+
+
 class Model(TaskModel):
     r"""One composition of mappings.
 
@@ -162,7 +167,10 @@ class Model(TaskModel):
             if self.sharing.one_trunk
             else fused.features.tokens,
             task_features=shared.features,
-            weights={**fused.weights, **shared.weights},
+            weights={
+                **_under("fusion", fused.weights),
+                **_under("sharing", shared.weights),
+            },
             penalties={"sharing": shared.penalty}
             if isinstance(shared.penalty, Tensor)
             else {},
@@ -207,7 +215,9 @@ class DecisionFusion(TaskModel):
 
     Shapes: predictions as the models give them; classification gives log-probabilities
     (for a product up to a constant), which are logits too. Where learned,
-    `weights["decision"]` is `[T, M]`, in order of tasks and modalities.
+    `weights["decision/weights"]` is `[T, M]`, in order of tasks and of modalities. What the model of a modality m itself has to show stands under
+    `decision/m`: `weights["decision/m/sharing/gates"]`, its penalty under
+    `decision/m/sharing`.
     """
 
     def __init__(
@@ -270,18 +280,13 @@ class DecisionFusion(TaskModel):
                 log_weights = torch.where(present, scores, -torch.inf).log_softmax(0)
             stacked = torch.stack([output.predictions[name] for output in outputs])
             predictions[name] = task.combine(stacked, present, log_weights)
-        weights = (
-            {"decision": self.scores.softmax(1)} if self.combine == "learned" else {}
-        )
-        penalties = {
-            f"{modality}/{key}": value
-            for modality, output in zip(self.models, outputs, strict=True)
-            for key, value in output.penalties.items()
-        }
-        features = {
-            name: output.features[name]
-            for name, output in zip(self.models, outputs, strict=True)
-        }
+        weights, penalties, features = {}, {}, {}
+        if self.combine == "learned":
+            weights["decision/weights"] = self.scores.softmax(1)
+        for name, output in zip(self.models, outputs, strict=True):
+            weights |= _under(f"decision/{name}", output.weights)
+            penalties |= _under(f"decision/{name}", output.penalties)
+            features[name] = output.features[name]
         return Output(
             predictions,
             features=features,

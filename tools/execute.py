@@ -83,7 +83,7 @@ async def _run(
         start = time.perf_counter()
         try:
             # The work is parallel here: workers of a kernel's own would only compete.
-            alone = {"OMP_NUM_THREADS": "1", "MTMM_JOBS": "1"}
+            alone = {"OMP_NUM_THREADS": "1", "MTMM_WORKERS": "1"}
             await client.async_execute(env={**os.environ, **alone, **environment})
         except CellExecutionError:
             run.error = failed_cell(run.notebook)

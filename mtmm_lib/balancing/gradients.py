@@ -36,9 +36,9 @@ from mtmm_lib.batch import Output
 
 Level = Literal["parameters", "features"]
 
-#: Numbers of each gradient that are multiplied at once: as many as a CPU's caches hold,
+#: Columns of the Jacobian that are multiplied at once: as many as a CPU's caches hold,
 #: or as keep a GPU busy.
-CHUNK, LARGE_CHUNK = 24_000, 250_000
+COLUMNS, COLUMNS_ON_GPU = 24_000, 250_000
 
 
 class TaskGradients:
@@ -196,15 +196,15 @@ class TaskGradients:
         wide = torch.float32 if device.type == "mps" else torch.float64
         size = len(self.names)
         total = torch.zeros(size, size, dtype=wide, device=device)
-        chunk = min(
-            CHUNK if device.type == "cpu" else LARGE_CHUNK,
+        width = min(
+            COLUMNS if device.type == "cpu" else COLUMNS_ON_GPU,
             max((p.numel() for p in self.places), default=0),
         )
-        buffer = torch.empty(size, chunk, dtype=wide, device=device)
+        buffer = torch.empty(size, width, dtype=wide, device=device)
         for row in self.rows:
             there = [t for t, g in enumerate(row) if g is not None]
             flat = [row[t].reshape(-1) for t in there]
-            for parts in zip(*(g.split(chunk) for g in flat), strict=True):
+            for parts in zip(*(g.split(width) for g in flat), strict=True):
                 block = buffer[: len(there), : len(parts[0])]
                 torch._foreach_copy_(list(block.unbind()), list(parts))
                 if len(there) == size:

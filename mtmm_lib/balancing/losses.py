@@ -6,11 +6,11 @@ loss balancers here differ in where the weights come from:
 | | Weights | Their sum over T tasks |
 |---|---|---|
 | `StaticWeights` | given | what is given; T by default: the sum of the losses |
-| `UncertaintyWeights` | a noise for each task, learned | T or T/2 at first, and more as losses shrink |
+| `UncertaintyWeights` | learned: a task's noise | T or T/2, more as losses shrink |
 | `RandomWeights` | drawn in each step | 1 |
 | `DynamicWeightAverage` | how fast each loss fell in the last epochs | T |
-| `GeometricMean` | the losses themselves | the sum of the geometric mean over T times each loss |
-| `SmoothTchebycheff` | the losses themselves: nearly all for the largest | at most the largest given weight |
+| `GeometricMean` | all losses | Σ of geometric mean / (T times a loss) |
+| `SmoothTchebycheff` | the largest loss | at most the largest given weight |
 | `FAMO` | learned, so that all logarithms of losses fall alike | 1 |
 | `GradNorm` | learned, so that gradients have like lengths | T |
 

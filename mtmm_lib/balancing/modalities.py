@@ -89,9 +89,10 @@ class OGMGE(StaticWeights):
     After the backward pass, the gradient of its encoder is multiplied by $k < 1$, and
     noise makes up for the lost variation:
 
-    \[ \rho_m = \frac{\sum_i \mathrm{softmax}(s_{m,i})_{y_i}}{\sum_i \mathrm{softmax}(s_{n,i})_{y_i}},
-       \qquad k_m = \begin{cases} 1 - \tanh(\alpha \rho_m) & \rho_m > 1 \\ 1 & \text{otherwise,}
-       \end{cases} \]
+    \[ \rho_m = \frac{\sum_i \mathrm{softmax}(s_{m,i})_{y_i}}
+                      {\sum_i \mathrm{softmax}(s_{n,i})_{y_i}}, \qquad
+       k_m = \begin{cases} 1 - \tanh(\alpha \rho_m) & \rho_m > 1 \\
+                           1 & \text{otherwise,} \end{cases} \]
 
     with n the other modality, and $g \leftarrow k_m\, g + \varepsilon$ for each tensor
     g of encoder m's gradient, $\varepsilon$ Gaussian with the standard deviation of the

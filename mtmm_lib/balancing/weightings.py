@@ -9,12 +9,12 @@ another. What the published methods say is kept:
 | | Weights | d when all T gradients are the same g |
 |---|---|---|
 | `mean` | 1/T each | g |
-| `mgda` | $w \ge 0$, sum 1 | g; shorter than every gradient otherwise, zero when nothing helps all |
+| `mgda` | $w \ge 0$, sum 1 | g; else shorter than each, zero if nothing helps all |
 | `pcgrad` | each at least 1: a sum | T g |
 | `cagrad` | each at least 1/T: a mean, and more | (1 + c) g |
 | `imtl_g` | sum 1, some may be negative | g |
 | `nash_mtl` | $w > 0$ | of length √T, whatever the length of g |
-| `fair_grad` | $w > 0$ | of a length that grows as $\lVert g\rVert^{(1-\alpha)/(1+\alpha)}$ |
+| `fair_grad` | $w > 0$ | its length grows as $\lVert g\rVert^{(1-\alpha)/(1+\alpha)}$ |
 | `aligned_mtl` | a mean, as long as the shortest principal axis | g |
 | `upgrad` | each at least 1/T: a mean | g |
 | `equal_norms` | each at least 1: a sum | T g |

@@ -22,7 +22,8 @@ from functools import cache
 import numpy as np
 
 from mtmm_lib.data import registry
-from mtmm_lib.data.digits import Dials, handwriting, of_the_digit, stream
+from mtmm_lib.data.paired_digits import Dials, of_the_digit, stream
+from mtmm_lib.data.scikit_learn_digits import scikit_learn_digits
 from mtmm_lib.data.sound import LogMel, read_wav
 from mtmm_lib.data.splits import Splits
 
@@ -90,7 +91,7 @@ def _pairs(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     a split. Here every digit is dealt out alike: one speaker has no more than 50
     recordings of it.
     """
-    source, written = _source(), handwriting()["digit"]
+    source, written = _source(), scikit_learn_digits()["digit"]
     turn = stream(seed, 0, "speakers").permutation(len(SPEAKERS))
     speakers = np.split(turn, np.cumsum(_SPEAKERS)[:-1])
     shuffle = stream(seed, 0, "images")
@@ -159,7 +160,7 @@ def fsdd(
         TASKS,
         MODALITIES,
     )
-    source, images, batches = _source(), handwriting(), []
+    source, images, batches = _source(), scikit_learn_digits(), []
     for split, (image, clip) in enumerate(_pairs(seed)):
         batches.append(
             dials.batch(

@@ -24,8 +24,9 @@ from functools import cache
 
 import numpy as np
 
-from mtmm_lib.data.digits import Dials, handwriting, of_the_digit, stream
 from mtmm_lib.data.files import data_file
+from mtmm_lib.data.paired_digits import Dials, of_the_digit, stream
+from mtmm_lib.data.scikit_learn_digits import scikit_learn_digits
 from mtmm_lib.data.splits import Splits
 from mtmm_lib.data.text import PADDING, encode
 
@@ -101,7 +102,7 @@ def _pairs(seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     label and within a split, so that no image, no clip and no speaker is in two splits.
     No clip is used twice.
     """
-    source, written = _source(), handwriting()["digit"]
+    source, written = _source(), scikit_learn_digits()["digit"]
     images = np.split(
         stream(seed, 0, "images").permutation(len(written)), np.cumsum(SIZES)[:-1]
     )
@@ -188,7 +189,7 @@ def talking_digits(
         TASKS,
         MODALITIES,
     )
-    source, images, batches = _source(), handwriting(), []
+    source, images, batches = _source(), scikit_learn_digits(), []
     for split, (image, clip) in enumerate(_pairs(seed)):
         digit = images["digit"][image]
         caption = stream(seed, split, "captions").integers(

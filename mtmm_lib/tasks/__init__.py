@@ -1,7 +1,15 @@
 """Tasks: a task is any learning signal. It owns a head, a loss and a metric."""
 
-from mtmm_lib.tasks.base import Task
+from mtmm_lib.tasks.base import Task, at_progress, training_progress
 from mtmm_lib.tasks.supervised import Classification, Regression
 from mtmm_lib.tasks.unimodal import UnimodalTask, unimodal_tasks
 
-__all__ = ["Classification", "Regression", "Task", "UnimodalTask", "unimodal_tasks"]
+__all__ = [
+    "Classification",
+    "Regression",
+    "Task",
+    "UnimodalTask",
+    "at_progress",
+    "training_progress",
+    "unimodal_tasks",
+]

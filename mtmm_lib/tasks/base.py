@@ -6,11 +6,36 @@ loss nor gradient. Shapes: B batch, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import Tensor, nn
 
 from mtmm_lib.batch import Batch, Output
+
+_progress: ContextVar[float] = ContextVar("training_progress", default=1.0)
+
+
+def training_progress() -> float:
+    """How far training has come, in [0, 1], for whatever follows a schedule: a loss, a
+    view, a head.
+
+    Within a step of `fit` or `fit_many` it is the part of all steps that lie behind;
+    everywhere else, in evaluation and after training, it is 1.
+    """
+    return _progress.get()
+
+
+@contextmanager
+def at_progress(value: float) -> Iterator[None]:
+    """A context in which `training_progress()` is `value`: for a training loop of one's
+    own."""
+    token = _progress.set(value)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
 
 
 class Task:
@@ -38,8 +63,6 @@ class Task:
     def __init__(self, name: str, *, reads: str | Sequence[str] = "shared") -> None:
         self.name = name
         self.reads = (reads,) if isinstance(reads, str) else tuple(reads)
-        #: Training progress in [0, 1], told by `fit` before every step, for schedules.
-        self.progress = 0.0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r})"

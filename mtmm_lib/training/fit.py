@@ -44,8 +44,8 @@ def fit(
     Each epoch visits the samples once, in an order that follows from `(seed, epoch)`
     alone. A step is forward pass → the tasks' losses → the balancer's backward pass →
     the optimizer's step; a task without a label in the batch is left out, and a batch
-    without any label takes no step. The tasks are told the progress in [0, 1] before
-    each step. The model comes back in the mode and on the device that it came in; the
+    without any label takes no step. Within a step, `training_progress()` is the part of
+    all steps that lie behind. The model comes back in the mode and on the device that it came in; the
     caller's random state is left alone, and the weights that the model starts from are
     the caller's.
 

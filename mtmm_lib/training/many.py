@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch
 from mtmm_lib.model import Model
+from mtmm_lib.tasks import at_progress
 from mtmm_lib.training.evaluation import CHUNK, check_selection, chunks, modes_kept
 from mtmm_lib.training.history import TrainingError
 from mtmm_lib.training.seeds import derive_seed, permutation
@@ -106,8 +107,8 @@ def fit_many(
                 order = torch.stack([permutation(size, seed, epoch) for seed in seeds])
                 losses = []
                 for i, chosen in enumerate(order.split(batch_size, 1)):
-                    replicas.tell((epoch + i / steps) / epochs)
-                    losses.append(replicas.step(chosen))
+                    with at_progress((epoch + i / steps) / epochs):
+                        losses.append(replicas.step(chosen))
                 if choose:
                     loss, mean = replicas.measure(held_out)
                     losses.append(loss)
@@ -119,7 +120,6 @@ def fit_many(
                         f"for seed {seeds[r]} "
                         f"in epoch {epoch}"
                     )
-        replicas.tell(1.0)
         replicas.unstack(models)
     return models
 
@@ -196,10 +196,6 @@ class _Replicas:
         )
         self.best: list[Tensor] | None = None
 
-    def tell(self, progress: float) -> None:
-        for task in self.tasks.values():
-            task.progress = progress
-
     def _losses(self, data: Stacked) -> tuple[Tensor, Tensor, Tensor]:
         """Objectives `[R]`, the tasks' losses `[R, T]` and numbers of labels `[R,
         T]`."""
@@ -263,9 +259,10 @@ class _Replicas:
         self.template.eval()
         total = count = torch.zeros(())
         for start in range(0, next(iter(data["inputs"].values())).shape[1], CHUNK):
+            here = slice(start, start + CHUNK)
             _, losses, labels = self._losses(
-                _map(data, lambda x: x[:, start : start + CHUNK])
-            )  # noqa: B023
+                _map(data, lambda x, here=here: x[:, here])
+            )
             total, count = total + losses.double() * labels, count + labels
         mean = total / count.clamp(min=1)
         counts = torch.tensor([task.supervised for task in self.tasks.values()]) & (

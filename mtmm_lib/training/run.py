@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mtmm_lib.balancing import Balancer
 from mtmm_lib.batch import Batch, Output
+from mtmm_lib.tasks import at_progress
 from mtmm_lib.training.evaluation import measure
 from mtmm_lib.training.history import History, Losses, TrainingError
 from mtmm_lib.training.place import Place
@@ -54,10 +55,8 @@ class Run:
             # from here on each process draws for itself: their samples differ
             if i == 0:
                 place.seed(self.seed, index, place.rank)
-            done = (index + (i / steps if steps else 0)) / self.epochs
-            for task in self.model.tasks.values():
-                task.progress = done
-            self._step(forward, batch, own, log)
+            with at_progress((index + (i / steps if steps else 0)) / self.epochs):
+                self._step(forward, batch, own, log)
         if not log.steps:
             raise TrainingError(
                 f"no batch of epoch {index} has a label for any of the tasks "
@@ -146,13 +145,9 @@ class Run:
                 self.history.best_epoch = epoch
 
     def restore_best(self) -> None:
-        """Ends the run: the best weights, where there was a choice, and schedules at
-        their end."""
+        """Ends the run with the best weights, where there was a choice."""
         if self.best is not None:
             self.model.load_state_dict(self.best["model"])
-        if self.epochs:
-            for task in self.model.tasks.values():
-                task.progress = 1.0
 
 
 class _Log:

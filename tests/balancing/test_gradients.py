@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from mtmm_lib.balancing import backward, weightings
+from mtmm_lib.balancing.gradients import COLUMNS
 from mtmm_lib.balancing.weightings import mgda, nash_mtl, upgrad
-from mtmm_lib.training.evaluation import CHUNK
 
 levels = pytest.mark.parametrize("level", ["parameters", "features"])
 NAMES = ("first", "second", "third")
@@ -261,9 +261,9 @@ def test_lengths_that_differ_by_twelve_orders_of_magnitude(level):
 
 def test_gradients_of_more_numbers_than_are_multiplied_at_once():
     a = torch.randn(
-        3, CHUNK // 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        3, COLUMNS // 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    x = torch.ones(CHUNK // 2, 3, dtype=torch.float64, requires_grad=True)
+    x = torch.ones(COLUMNS // 2, 3, dtype=torch.float64, requires_grad=True)
     b = torch.linspace(-1, 1, x.numel(), dtype=torch.float64).view_as(x)
     losses = {"first": (a.T * x).sum(), "second": (b * x).sum()}
     rows = np.stack([a.T.reshape(-1).numpy(), b.reshape(-1).numpy()])

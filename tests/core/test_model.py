@@ -7,9 +7,25 @@ from torch import nn
 
 from mtmm_lib.batch import Batch
 from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
-from mtmm_lib.fusion import ALL, ConcatFusion, ModalityDropout, SumFusion
+from mtmm_lib.fusion import (
+    ALL,
+    ConcatFusion,
+    CrossModalFusion,
+    GatedFusion,
+    IdentityFusion,
+    ModalityDropout,
+    SumFusion,
+)
 from mtmm_lib.model import DecisionFusion, Model
-from mtmm_lib.sharing import HardSharing, separate
+from mtmm_lib.sharing import (
+    PLE,
+    HardSharing,
+    MMoE,
+    SharedPrivate,
+    Sharing,
+    SoftSharing,
+    separate,
+)
 from mtmm_lib.tasks import Classification, Regression, Task
 
 NAN = torch.nan
@@ -207,6 +223,29 @@ def test_the_stages_of_the_output_and_the_split_of_the_parameters():
         model.task_parameters("size")
 
 
+def test_what_the_stages_have_to_show_stands_under_their_names():
+    """Gates of the fusion and gates of the sharing: neither hides the other."""
+    model, batch = build(tasks(), GatedFusion), data()
+    model.sharing = MMoE(["digit", "ink"], 12, 11)
+    output = model(batch)
+    fused = model.fusion(output.features)
+    shared = model.sharing(fused.features.tokens)
+    assert list(output.weights) == ["fusion/gates", "sharing/gates"]
+    assert torch.equal(output.weights["fusion/gates"], fused.weights["gates"])
+    assert torch.equal(output.weights["sharing/gates"], shared.weights["gates"])
+    model = build(tasks(), CrossModalFusion)
+    model.fusion.maps, model.sharing = True, PLE(["digit", "ink"], 12, 11)
+    weights = model(batch).weights
+    assert {"fusion/mlp_to_conv", "fusion/conv", "sharing/gates2"} <= set(weights)
+    assert len(weights) == 4 * 3 + 4 + 2
+    model.sharing = SoftSharing(["digit", "ink"], 12, 11, strength=1.0)
+    nn.init.normal_(model.sharing.trunks["ink"][0][0].weight)
+    output = model(batch)
+    penalty = model.sharing(output.fused.tokens).penalty
+    assert output.penalties.keys() == {"sharing"}
+    torch.testing.assert_close(output.penalties["sharing"], penalty)
+
+
 def test_what_a_task_may_read():
     parts = {"a": MLPEncoder(3, 4), "b": SequenceEncoder(2, 4)}
     readers = [
@@ -394,6 +433,30 @@ def test_decision_fusion_refuses_what_does_not_fit():
         DecisionFusion({"a": model}, "max")
     with pytest.raises(ValueError, match="at least one model"):
         DecisionFusion({})
+
+
+def test_what_the_models_of_a_decision_have_to_show_stands_under_their_names():
+    def gated(name: str, width: int, sharing: type[Sharing]) -> Model:
+        encoder = {name: MLPEncoder(width, 4)}
+        parts = IdentityFusion({name: 4}, 4), sharing(["c", "r"], 4, 4)
+        return Model(encoder, *parts, [Classification("c", 3), Regression("r")])
+
+    models = {"b": gated("b", 2, SharedPrivate), "a": gated("a", 3, MMoE)}
+    model, batch = DecisionFusion(models, "learned"), late_batch()
+    output = model(batch)
+    nn.init.normal_(model.scores)
+    alone = {name: one(batch) for name, one in models.items()}
+    assert output.weights.keys() == {"decision/weights", "decision/a/sharing/gates"}
+    assert torch.equal(
+        output.weights["decision/a/sharing/gates"], alone["a"].weights["sharing/gates"]
+    )
+    assert output.penalties.keys() == {"decision/b/sharing"}
+    assert torch.equal(
+        output.penalties["decision/b/sharing"], alone["b"].penalties["sharing"]
+    )
+    assert torch.equal(
+        model(batch).weights["decision/weights"], model.scores.softmax(1)
+    )
 
 
 CELLS = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=2)))

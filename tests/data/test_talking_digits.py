@@ -349,12 +349,6 @@ def test_the_card_counts_what_is_in_the_file(stored):
         assert f"{(stored['rate'] == k).sum():,} {rate}" in card
 
 
-def test_the_digits_card_counts_the_digits():
-    card = data_file("scikit_learn_digits", "CARD.md").read_text(encoding="utf-8")
-    counts = np.bincount(load_digits().target)
-    assert "| images | " + " | ".join(map(str, [*counts, counts.sum()])) + " |" in card
-
-
 def test_all_clips_of_the_file_differ(stored):
     flat = stored["log_mel"].reshape(len(stored["log_mel"]), -1)
     assert len(np.unique(flat, axis=0)) == len(flat)

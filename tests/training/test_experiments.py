@@ -41,7 +41,7 @@ class TestRepeat:
         assert set(alone["worker"]) == {os.getpid()} and os.getpid() not in set(
             shared["worker"]
         )
-        monkeypatch.setenv("MTMM_JOBS", "2")
+        monkeypatch.setenv("MTMM_WORKERS", "2")
         assert os.getpid() not in set(repeat(draw, range(4))["worker"])
 
     def test_bad_input_is_refused(self):

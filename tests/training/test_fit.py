@@ -21,8 +21,8 @@ from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import DecisionFusion, Model
 from mtmm_lib.sharing import HardSharing
-from mtmm_lib.tasks import Classification, Regression
-from mtmm_lib.training import TrainingError, evaluate, fit
+from mtmm_lib.tasks import Classification, Regression, training_progress
+from mtmm_lib.training import TrainingError, evaluate, fit, fit_many
 from mtmm_lib.training.seeds import permutation
 
 quiet = functools.partial(fit, progress=False, device="cpu")
@@ -248,23 +248,56 @@ def test_a_stream_that_does_not_know_its_length():
     assert history.steps == [2, 2]
 
 
-def test_tasks_hear_of_the_progress():
-    heard = []
+class Listening(Regression):
+    """Writes down how far training has come whenever its loss is computed."""
 
-    class Listening(Regression):
-        def loss(self, output, batch):
-            if self.recording:
-                heard.append(self.progress)
-            return super().loss(output, batch)
+    def __init__(self, name):
+        super().__init__(name)
+        self.heard = []
 
-    task = Listening("size")
-    task.recording = True
-    data = samples(30, missing=False)
+    def loss(self, output, batch):
+        self.heard.append(training_progress())
+        return super().loss(output, batch)
+
+
+def test_within_a_step_it_is_known_how_far_training_has_come():
+    data, task = samples(30, missing=False), Listening("size")
     quiet(build(tasks=[task]), data, epochs=2, batch_size=10)
-    assert heard == pytest.approx([i / 6 for i in range(6)]) and task.progress == 1.0
-    heard.clear()
+    assert task.heard == pytest.approx([i / 6 for i in range(6)])
+    assert training_progress() == 1
+    task.heard.clear()
     quiet(build(tasks=[task]), [data[:10], data[10:]], epochs=2)
-    assert heard == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4])
+    assert task.heard == pytest.approx([0, 1 / 4, 2 / 4, 3 / 4])
+    task.heard.clear()
+    evaluate(build(tasks=[task]), data)
+    assert task.heard == [1]
+
+
+def test_validation_and_what_fails_come_after_all_progress():
+    data, task = samples(30, missing=False), Listening("size")
+    quiet(build(tasks=[task]), data, valid=data, epochs=2, batch_size=15)
+    assert task.heard == [0, 1 / 4, 1, 2 / 4, 3 / 4, 1]
+    data.targets["size"][:] = math.inf
+    with pytest.raises(TrainingError):
+        quiet(build(tasks=[task]), data, epochs=2)
+    assert training_progress() == 1
+
+
+def test_fit_many_tells_the_same_progress():
+    data, tasks = samples(30, missing=False), []
+
+    def make():
+        tasks.append(Listening("size"))
+        return build(tasks=[tasks[-1]])
+
+    fit_many(make, [data, data], seeds=[0, 1], valid=[data, data], epochs=2)
+    while tasks:  # looks at the data before training are no part of it
+        assert set(tasks.pop().heard) <= {0, 1 / 2, 1}
+    fit_many(make, [data, data], seeds=[0, 1], epochs=2, batch_size=10)
+    alone, heard = Listening("size"), tasks[0].heard
+    quiet(build(tasks=[alone]), data, epochs=2, batch_size=10)
+    assert heard[-6:] == alone.heard and set(heard[:-6]) <= {1}
+    assert training_progress() == 1
 
 
 def test_what_stands_in_absent_places_changes_nothing():

@@ -1,34 +1,15 @@
-"""What the paired digit sets have in common: the handwriting, labels that follow from a
-digit, the dials."""
+"""What the paired digit sets have in common: labels that follow from a digit, random
+numbers, the dials."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 
 from mtmm_lib.batch import MISSING_CLASS, Batch
-
-IMAGE_SHAPE = (1, 8, 8)
-
-
-@cache
-def handwriting() -> dict[str, np.ndarray]:
-    """scikit-learn's images: `image` float32 `[1797, 1, 8, 8]` in [0, 1], `digit` and
-    standardised `ink`."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    image = (digits.images / 16).astype(np.float32).reshape(-1, *IMAGE_SHAPE)
-    ink = image.mean((1, 2, 3))
-    return {
-        "image": image,
-        "digit": digits.target.astype(np.int64),
-        "ink": (ink - ink.mean()) / ink.std(),
-    }
 
 
 def of_the_digit(digit: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ import pytest
 
 from mtmm_lib.data import information_gate
 from mtmm_lib.data.files import data_file
-from mtmm_lib.data.information_gates import GATES
+from mtmm_lib.data.information_gate import GATES
 from mtmm_lib.metrics import partial_information
 
 every_gate = pytest.mark.parametrize("name", GATES)
@@ -77,7 +77,7 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 def test_the_cards_table_is_what_its_code_prints(capsys):
-    card = data_file("information_gates", "CARD.md").read_text(encoding="utf-8")
+    card = data_file("information_gate", "CARD.md").read_text(encoding="utf-8")
     exec(card.split("```python")[1].split("```")[0], {})
     printed = [
         [cell.strip() for cell in line.split("|")]

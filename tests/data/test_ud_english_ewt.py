@@ -10,7 +10,7 @@ from mtmm_lib.data import ud_english_ewt
 from mtmm_lib.data.files import data_file
 from mtmm_lib.data.registry import fetch
 from mtmm_lib.data.text import UNKNOWN, decode
-from mtmm_lib.data.ud_english import (
+from mtmm_lib.data.ud_english_ewt import (
     GENRES,
     RELATIONS,
     UPOS,
