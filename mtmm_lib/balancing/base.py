@@ -50,8 +50,8 @@ class Balancer(Protocol):
 
 
 class StaticWeights:
-    r"""The weighted sum with fixed weights, $\ell = \sum_t w_t \ell_t +
-    \text{penalties}$.
+    r"""The weighted sum with fixed weights,
+    $\ell = \sum_t w_t \ell_t + \text{penalties}$.
 
     The weights are part of the objective and scale the gradients of the heads too. A
     task's weight stays what it is when another task has no label in a batch; nothing is
@@ -203,8 +203,7 @@ def positive(losses: dict[str, float]) -> dict[str, float]:
         if value < 0:
             raise ValueError(
                 f"this balancer takes logarithms, and the loss of task {name!r} is "
-                f"{value:.4g}; "
-                "use losses that cannot be negative, or another balancer"
+                f"{value:.4g}; use losses that cannot be negative, or another balancer"
             )
     return losses
 

@@ -141,9 +141,8 @@ class TaskGradients:
     ) -> None:
         if self.z is None:
             raise ValueError(
-                "the model has no cut that all tasks go through, so that there are "
-                "no features to compare "
-                "gradients at; use level='parameters'"
+                "the model has no cut that all tasks go through, so that there are no "
+                "features to compare gradients at; use level='parameters'"
             )
         below = _leaves([self.z])
         own = {name: _leaves([loss], self.z) for name, loss in losses.items()}
@@ -164,12 +163,10 @@ class TaskGradients:
         ]
         if around:
             raise ValueError(
-                f"the losses of tasks {around} reach shared parameters around the "
-                "cut, where their gradients "
-                "at the features would not show it; use level='parameters' (the cut "
-                "is the output of the "
-                "trunk under hard sharing and of the fusion otherwise; a compiled "
-                "forward pass has none)"
+                f"the losses of tasks {around} reach shared parameters around the cut, "
+                "where their gradients at the features would not show it; use "
+                "level='parameters' (the cut is the output of the trunk under hard "
+                "sharing and of the fusion otherwise; a compiled forward pass has none)"
             )
         row: list[Tensor | None] = []
         for name, loss in losses.items():
@@ -328,11 +325,11 @@ def _balance(
 
 
 class GradientBalancer:
-    r"""Balances the tasks' gradients by a weighting; used as `fit(...,
-    balancer=GradientBalancer(upgrad))`.
+    r"""Balances the tasks' gradients by a weighting; used as
+    `fit(..., balancer=GradientBalancer(upgrad))`.
 
-    DB-MTL (Lin et al., 2023) is `GradientBalancer(equal_norms, log_losses=True,
-    momentum=0.9)`.
+    DB-MTL (Lin et al., 2023) is
+    `GradientBalancer(equal_norms, log_losses=True, momentum=0.9)`.
 
     Args:
         weighting: of `mtmm_lib.balancing.weightings`, or any function from a Gramian
@@ -343,10 +340,10 @@ class GradientBalancer:
         log_losses: take $\log \ell_t$ for the loss of each task, which has to be
             positive: the gradients become $\nabla\ell_t / \ell_t$, also those of the
             heads, and no unit of a loss matters any more.
-        momentum: β; compare and combine running means of the gradients, $\hat g_t
-            \leftarrow \beta\,\hat g_t + (1 - \beta)\,g_t$ from zero on, kept for each
-            task. It costs the memory of one more gradient per task, and needs level
-            `"parameters"`: at the features each batch is another place.
+        momentum: β; compare and combine running means of the gradients,
+            $\hat g_t \leftarrow \beta\,\hat g_t + (1 - \beta)\,g_t$ from zero on, kept
+            for each task. It costs the memory of one more gradient per task, and needs
+            level `"parameters"`: at the features each batch is another place.
         seed: of the generator.
 
     Raises:
@@ -388,8 +385,7 @@ class GradientBalancer:
         options = self.weighting.keywords if partial else {}
         return (
             f"GradientBalancer({name}, {options}, level={self.level!r}, "
-            f"log_losses={self.log_losses}, "
-            f"momentum={self.momentum}, seed={self.seed})"
+            f"log_losses={self.log_losses}, momentum={self.momentum}, seed={self.seed})"
         )
 
     def backward(
@@ -453,12 +449,12 @@ class GradNorm(LossBalancer):
     r"""Gradients of like length, longer for tasks that lag behind (Chen et al., 2018).
 
     With $G_t = w_t \lVert g_t\rVert$, the mean $\bar G$ and the relative inverse
-    training rates $r_t = \frac{\ell_t / \ell_t(0)}{\mathrm{mean}_s\,\ell_s /
-    \ell_s(0)}$, the weights descend along the gradient of $\sum_t |G_t - \bar G
-    r_t^\alpha|$, in which $\bar G r_t^\alpha$ counts as a constant, and are then
-    multiplied by a number such that their sum is T. That gradient is written down here
-    and reaches nothing but the weights. $\ell_t(0)$ is the loss of the first batch with
-    a label of the task.
+    training rates
+    $r_t = \frac{\ell_t / \ell_t(0)}{\mathrm{mean}_s\,\ell_s / \ell_s(0)}$, the weights
+    descend along the gradient of $\sum_t |G_t - \bar G r_t^\alpha|$, in which
+    $\bar G r_t^\alpha$ counts as a constant, and are then multiplied by a number such
+    that their sum is T. That gradient is written down here and reaches nothing but the
+    weights. $\ell_t(0)$ is the loss of the first batch with a label of the task.
 
     Args:
         alpha: α ≥ 0; 0 for equal lengths, more to pull back laggards harder.

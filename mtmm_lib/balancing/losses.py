@@ -53,8 +53,8 @@ class UncertaintyWeights(LossBalancer):
 
     It may well be negative, since a density may be larger than one, and nothing is
     clipped. For given losses it is lowest at $e^{s_t} = 2 c_t \ell_t$, where the
-    weights are $\tfrac12 / \ell_t$: the update is then that of $\tfrac12 \sum_t \log
-    \ell_t$, as in `GeometricMean` but for its length.
+    weights are $\tfrac12 / \ell_t$: the update is then that of
+    $\tfrac12 \sum_t \log \ell_t$, as in `GeometricMean` but for its length.
 
     Args:
         lr: learning rate of Adam for the $s_t$. They are updated from the same losses
@@ -109,10 +109,10 @@ class RandomWeights(LossBalancer):
 class DynamicWeightAverage(LossBalancer):
     r"""Slow tasks get more weight (Liu et al., 2019, MTAN).
 
-    $w_t = T \cdot \mathrm{softmax}_t(r_t / \tau)$ with $r_t = \bar\ell_t(e - 1) /
-    \bar\ell_t(e - 2)$, the ratio of the mean losses of the last two epochs; all weights
-    are one in the first two epochs. With τ = 2, the weights of losses that do not grow
-    differ by a factor of at most $\sqrt e = 1.65$.
+    $w_t = T \cdot \mathrm{softmax}_t(r_t / \tau)$ with
+    $r_t = \bar\ell_t(e - 1) / \bar\ell_t(e - 2)$, the ratio of the mean losses of the
+    last two epochs; all weights are one in the first two epochs. With τ = 2, the
+    weights of losses that do not grow differ by a factor of at most $\sqrt e = 1.65$.
 
     Args:
         temperature: τ; a large one makes the weights equal.
@@ -144,9 +144,9 @@ class GeometricMean(LossBalancer):
     r"""The geometric mean of the losses, $(\prod_t \ell_t)^{1/T}$ (Chennupati et al.,
     2019).
 
-    Its gradient is $\sum_t w_t \nabla\ell_t$ with $w_t = \frac{1}{T \ell_t} (\prod_s
-    \ell_s)^{1/T}$: relative progress counts the same for every task, in whatever unit
-    its loss is measured.
+    Its gradient is $\sum_t w_t \nabla\ell_t$ with
+    $w_t = \frac{1}{T \ell_t} (\prod_s \ell_s)^{1/T}$: relative progress counts the same
+    for every task, in whatever unit its loss is measured.
 
     Raises:
         ValueError: in training, for a negative loss.
@@ -207,9 +207,10 @@ class FAMO(LossBalancer):
     The weights are $w_t = c\,z_t / \tilde\ell_t$ with $z = \mathrm{softmax}(\xi)$,
     $\tilde\ell_t$ the loss above its minimum, and c such that they sum to one. After
     the step the losses of the same batch are computed again, and where
-    $\log\tilde\ell_t$ fell more than elsewhere, $\xi_t$ falls, too: with $\delta_t =
-    \log\tilde\ell_t - \log\tilde\ell_t'$, Adam descends along $z_t\,(\delta_t - \sum_s
-    z_s \delta_s)$. That costs another forward pass, and no further backward pass.
+    $\log\tilde\ell_t$ fell more than elsewhere, $\xi_t$ falls, too: with
+    $\delta_t = \log\tilde\ell_t - \log\tilde\ell_t'$, Adam descends along
+    $z_t\,(\delta_t - \sum_s z_s \delta_s)$. That costs another forward pass, and no
+    further backward pass.
 
     In a training loop of one's own, call `after_step` with a function that computes the
     losses again.

@@ -34,9 +34,9 @@ def gradient_blend_weights(
     Between the epochs `start` and `end`, a task's validation loss falls by $G_t$, its
     generalisation, and the gap between validation and training loss grows by $O_t$, its
     overfitting. The weights $w_t \propto G_t / O_t^2$ make the
-    overfitting-to-generalisation ratio of the blend, $\sum_t w_t^2 O_t^2 / (\sum_t w_t
-    G_t)^2$, as small as it can be. A task that did not generalise, $G_t \le 0$, gets no
-    weight.
+    overfitting-to-generalisation ratio of the blend,
+    $\sum_t w_t^2 O_t^2 / (\sum_t w_t G_t)^2$, as small as it can be. A task that did
+    not generalise, $G_t \le 0$, gets no weight.
 
     Args:
         train_loss, valid_loss: task → loss, for each epoch: what a `History` holds. In
@@ -68,8 +68,7 @@ def gradient_blend_weights(
         if overfitting == 0:
             raise ValueError(
                 f"task {name!r} has not overfitted between epochs {start} and {end}, "
-                "so that its weight "
-                "would be infinite; take epochs further apart"
+                "so that its weight would be infinite; take epochs further apart"
             )
         weights[name] = max(valid_before - valid_after, 0.0) / overfitting**2
     total = math.fsum(weights.values())
@@ -97,9 +96,10 @@ class OGMGE(StaticWeights):
     with n the other modality, and $g \leftarrow k_m\, g + \varepsilon$ for each tensor
     g of encoder m's gradient, $\varepsilon$ Gaussian with the standard deviation of the
     entries of g. The logits $s_{m,i}$ are modality m's part of the prediction. They
-    exist only where what follows the encoders is additive, $\hat y = \sum_m A_m z_m +
-    c$ (concatenation or sum, and no hidden layer after it), and are then $A_m z_m +
-    c/2$. This is checked in every step. The losses are added up with fixed weights.
+    exist only where what follows the encoders is additive,
+    $\hat y = \sum_m A_m z_m + c$ (concatenation or sum, and no hidden layer after it),
+    and are then $A_m z_m + c/2$. This is checked in every step. The losses are added up
+    with fixed weights.
 
     An optimizer that divides by the size of the gradient, as Adam does, undoes a steady
     factor: take SGD, as the paper does.
@@ -159,8 +159,7 @@ class OGMGE(StaticWeights):
         if not isinstance(task, Classification):
             raise ValueError(
                 f"OGMGE compares by a classification task, but {self.task!r} is "
-                f"{task!r} "
-                f"(the model has {list(model.tasks.values())})"
+                f"{task!r} (the model has {list(model.tasks.values())})"
             )
         scores = additive_parts(output, model, self.task)
         if len(scores) != 2:
@@ -234,11 +233,10 @@ def additive_parts(output: Output, model: Model, task: str) -> dict[str, Tensor]
     size = max(y.abs().max() for y in (together, constant, *alone.values()))
     if not error <= 1e-4 * size:
         raise ValueError(
-            f"the prediction of {task!r} is no sum over the modalities "
-            f"{list(alone)}: the parts are off by "
-            f"{error:.2g}. What follows the encoders has to be additive, such as "
-            "ConcatFusion or SumFusion "
-            "and HardSharing(..., trunk=...) without a hidden layer, but here it is "
+            f"the prediction of {task!r} is no sum over the modalities {list(alone)}: "
+            f"the parts are off by {error:.2g}. What follows the encoders has to be "
+            "additive, such as ConcatFusion or SumFusion and HardSharing(..., "
+            "trunk=...) without a hidden layer, but here it is "
             f"{type(model.fusion).__name__} and {type(model.sharing).__name__}"
         )
     return parts
@@ -251,12 +249,12 @@ def unimodal_phase_ratio(covariance: Tensor, correlation: Tensor, size: int) -> 
     For $\hat y = v_A^\top W_A x_A + v_B^\top W_B x_B$, two-layer linear networks per
     modality whose outputs are added (late fusion), trained on the squared error by
     gradient descent with small steps from small weights, each modality is learned
-    suddenly, and the times are as $t_B / t_A = 1 + (a - b) / c$ with $a =
-    \lVert\Sigma_{yA}\rVert$, $b = \lVert\Sigma_{yB}\rVert$ and $c = \lVert\Sigma_{yB} -
-    \Sigma_{yA}\Sigma_A^{-1}\Sigma_{AB}\rVert$, the more exactly, the smaller the
-    initial weights. A is the modality with the larger $\lVert\Sigma_{y\cdot}\rVert$,
-    which need not be the more useful one. In c stands what B still has to explain once
-    A is learned.
+    suddenly, and the times are as $t_B / t_A = 1 + (a - b) / c$ with
+    $a = \lVert\Sigma_{yA}\rVert$, $b = \lVert\Sigma_{yB}\rVert$ and
+    $c = \lVert\Sigma_{yB} - \Sigma_{yA}\Sigma_A^{-1}\Sigma_{AB}\rVert$, the more
+    exactly, the smaller the initial weights. A is the modality with the larger
+    $\lVert\Sigma_{y\cdot}\rVert$, which need not be the more useful one. In c stands
+    what B still has to explain once A is learned.
 
     Args:
         covariance: of all inputs, those of the first modality first, $\Sigma$ `[D, D]`.

@@ -28,31 +28,28 @@ def lengths(gramian: np.ndarray) -> np.ndarray:
 def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     r"""The minimiser of $\tfrac12 v^\top H v - b^\top v$ over $v \ge 0$.
 
-    With $H = A^\top A$ and $b = A^\top y$ this is $\min_{v \ge 0} \lVert A v - y
-    \rVert$. It is the active-set method of Lawson & Hanson (1974), started at the
-    entries that are positive in the unconstrained solution: a set of entries is solved
-    for as if there were no constraint; entries that would turn negative leave it, and
-    the entry that gains most by growing joins it, until none gains.
+    With $H = A^\top A$ and $b = A^\top y$ this is
+    $\min_{v \ge 0} \lVert A v - y \rVert$. It is the active-set method of Lawson &
+    Hanson (1974), started at the entries that are positive in the unconstrained
+    solution: a set of entries is solved for as if there were no constraint; entries
+    that would turn negative leave it, and the entry that gains most by growing joins
+    it, until none gains.
 
     Args:
         matrix: H, positive semi-definite `[T, T]`.
         target: b `[T]`, in the range of H, so that there is a minimum.
 
     Returns:
-        v `[T]`, which meets the conditions of Karush, Kuhn and Tucker, $v \ge 0$, $Hv
-        \ge b$, and in each entry one of the two is an equality.
+        v `[T]`, which meets the conditions of Karush, Kuhn and Tucker, $v \ge 0$,
+        $Hv \ge b$, and in each entry one of the two is an equality.
     """
     n = lengths(matrix)
     cosines, b = matrix / np.outer(n, n), target / n
     size, ridge = len(b), RIDGE * np.eye(len(b))
     v, free = np.zeros(size), np.linalg.solve(cosines + ridge, b) > 0
     # barred: what leaves as soon as it has joined, since it gains by rounding only
-    joining, barred = (
-        -1,
-        set(),
-    )
-    # a safeguard; the objective falls each time, and few rounds are needed
-    for _ in range(10 * size):
+    joining, barred = -1, set()
+    for _ in range(10 * size):  # a safeguard: the objective falls in each round
         while free.any():
             trial = np.zeros(size)
             trial[free] = np.linalg.solve(
@@ -80,11 +77,11 @@ def nonnegative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndar
 def inverse_power(gramian: np.ndarray, power: float) -> np.ndarray:
     r"""The positive w for which $G w = w^{-p}$, entry by entry.
 
-    It is the minimiser of $\tfrac12 w^\top G w - \sum_t \varphi(w_t)$ with $\varphi'(w)
-    = w^{-p}$, a convex function, and is found by Newton's method with a backtracking
-    line search. Divided by the gradients' lengths, with $v_t = n_t w_t$, the equation
-    reads $(Cv)_t = c_t v_t^{-p}$, $c_t = n_t^{p - 1}$; the search starts at the best
-    multiple of the solution for orthogonal gradients.
+    It is the minimiser of $\tfrac12 w^\top G w - \sum_t \varphi(w_t)$ with
+    $\varphi'(w) = w^{-p}$, a convex function, and is found by Newton's method with a
+    backtracking line search. Divided by the gradients' lengths, with $v_t = n_t w_t$,
+    the equation reads $(Cv)_t = c_t v_t^{-p}$, $c_t = n_t^{p - 1}$; the search starts
+    at the best multiple of the solution for orthogonal gradients.
 
     Args:
         gramian: G, positive semi-definite `[T, T]`, with a positive diagonal.
@@ -114,11 +111,8 @@ def inverse_power(gramian: np.ndarray, power: float) -> np.ndarray:
         residual = cosines @ v - slope
         step = np.linalg.solve(cosines + np.diag(power * slope / v), -residual)
         change = np.abs(step / v).max()
-        if (
-            change < 1e-4
-            # too close for the objective to compare, and close enough to converge
-            # without it
-        ):
+        # Too close for the objective to compare, and close enough to converge without.
+        if change < 1e-4:
             if change >= last / 2 or change < ROUNDING:
                 break
             v, last = v + step, change

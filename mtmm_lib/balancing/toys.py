@@ -54,8 +54,8 @@ def valleys(scale: float = 1.0) -> Toy:
 
     Above, for $x_2 > 0$, each loss is a logarithm that falls off a cliff along a curve;
     where one task is nearly solved, its gradient is huge. Below, for $x_2 < 0$, the
-    losses are bowls around $x_1 = 7$ and $x_1 = -7$, and all points between, at $x_2
-    \approx -8.36$, are Pareto optimal. With $x_2^\pm = \max(\pm\tanh(x_2/2), 0)$,
+    losses are bowls around $x_1 = 7$ and $x_1 = -7$, and all points between, at
+    $x_2 \approx -8.36$, are Pareto optimal. With $x_2^\pm = \max(\pm\tanh(x_2/2), 0)$,
 
     $\ell_1 = s\,(x_2^+ f_1 + x_2^- q_1), \qquad \ell_2 = x_2^+ f_2 + x_2^- q_2,$
 
@@ -147,9 +147,10 @@ def descend(
     lr: float,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> dict[str, Tensor]:
-    r"""The ways down from several starts: $x \leftarrow x - \eta \sum_t w_t \nabla
-    \ell_t(x)$, or what an optimizer makes of this direction. All points move at once,
-    which takes hardly longer than one of them would.
+    r"""The ways down from several starts:
+    $x \leftarrow x - \eta \sum_t w_t \nabla \ell_t(x)$, or what an optimizer makes of
+    this direction. All points move at once, which takes hardly longer than one of them
+    would.
 
     Args:
         toy: the losses.
@@ -167,15 +168,13 @@ def descend(
     """
     starts = (toy.starts if starts is None else starts).double()
     weigh = [_weigher(toy, copy.deepcopy(way)) for way in ways.values() for _ in starts]
-    x = starts.repeat(
-        len(ways), 1
-    ).requires_grad_()  # all starts for the first way, for the second, …
+    # all starts for the first way, all for the second, …
+    x = starts.repeat(len(ways), 1).requires_grad_()
     descent = optimizer([x], lr=lr)
     path = [x.detach().clone()]
     for _ in range(steps):
         # A copy of the points for each task, so that one backward pass gives all
-        # gradients.
-        # [T, S, n]
+        # gradients: [T, S, n].
         copies = x.detach().expand(len(toy.names), *x.shape).clone().requires_grad_()
         losses = toy.losses(copies).diagonal(dim1=0, dim2=2)  # [S, T]
         # [S, T, n]
@@ -204,8 +203,8 @@ def _weigher(toy: Toy, way: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
     def weigh(losses: np.ndarray, gramian: np.ndarray) -> list[float]:
         nonlocal moved
         values = dict(zip(toy.names, losses.tolist(), strict=True))
-        # losses depend on the point alone: those of now will do
         if moved and hasattr(way, "after_step"):
+            # losses depend on the point alone: those of now will do
             way.after_step(
                 lambda: {name: torch.tensor(value) for name, value in values.items()}
             )

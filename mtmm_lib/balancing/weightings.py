@@ -1,10 +1,10 @@
 r"""Weightings: from the Gramian of the tasks' gradients to their weights.
 
-A gradient balancer combines the gradients $g_t$ of T tasks to one direction $d = \sum_t
-w_t\,g_t$. For all methods here the weights depend on nothing but the inner products
-$G_{st} = g_s^\top g_t$: each is a function `[T, T]` → `[T]`, in NumPy and float64.
-Lengths of d differ between methods, and a learning rate that suits one is too large for
-another. What the published methods say is kept:
+A gradient balancer combines the gradients $g_t$ of T tasks to one direction
+$d = \sum_t w_t\,g_t$. For all methods here the weights depend on nothing but the inner
+products $G_{st} = g_s^\top g_t$: each is a function `[T, T]` → `[T]`, in NumPy and
+float64. Lengths of d differ between methods, and a learning rate that suits one is too
+large for another. What the published methods say is kept:
 
 | | Weights | d when all T gradients are the same g |
 |---|---|---|
@@ -58,13 +58,13 @@ def mean(gramian: np.ndarray) -> np.ndarray:
 
 
 def mgda(gramian: np.ndarray) -> np.ndarray:
-    r"""The shortest convex combination, $\min_w \lVert\sum_t w_t g_t\rVert$ over $w \ge
-    0$, $\sum_t w_t = 1$.
+    r"""The shortest convex combination, $\min_w \lVert\sum_t w_t g_t\rVert$ over
+    $w \ge 0$, $\sum_t w_t = 1$.
 
     It makes the same progress for every task that has weight, and at least as much for
     the others; it is zero where no direction improves all tasks. Short gradients get
-    much weight (Désidéri, 2012; Sener & Koltun, 2018). For two tasks $w_1 = (G_{22} -
-    G_{12}) / (G_{11} + G_{22} - 2 G_{12})$, clipped to [0, 1].
+    much weight (Désidéri, 2012; Sener & Koltun, 2018). For two tasks
+    $w_1 = (G_{22} - G_{12}) / (G_{11} + G_{22} - 2 G_{12})$, clipped to [0, 1].
     """
     gramian = _checked(gramian)
     zero = np.diagonal(gramian) <= 0
@@ -82,8 +82,8 @@ def pcgrad(gramian: np.ndarray, rng: np.random.Generator | None = None) -> np.nd
     r"""Conflicts are projected away: $d = \sum_t g_t'$ (Yu et al., 2020).
 
     Each gradient visits the others' in turn; where $g_t'^\top g_s < 0$, it loses its
-    component along $g_s$, $g_t' \leftarrow g_t' - \frac{g_t'^\top g_s}{\lVert
-    g_s\rVert^2}\,g_s$.
+    component along $g_s$,
+    $g_t' \leftarrow g_t' - \frac{g_t'^\top g_s}{\lVert g_s\rVert^2}\,g_s$.
 
     Args:
         gramian: G `[T, T]`.
@@ -99,10 +99,7 @@ def pcgrad(gramian: np.ndarray, rng: np.random.Generator | None = None) -> np.nd
     if rng is not None:
         others = rng.permuted(others, axis=1)
     # row t: g_t' in units of the gradients' directions
-    rows, projected = (
-        np.arange(size),
-        np.eye(size),
-    )
+    rows, projected = np.arange(size), np.eye(size)
     for visited in others.T:
         along = np.minimum((projected * cosines[visited]).sum(1), 0)
         projected[rows, visited] -= along
@@ -154,10 +151,7 @@ def _farthest(gramian: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
         if least <= 1e-14 * (w * n).max() ** 2:  # no direction improves all tasks
             return v
         # more is impossible, by duality
-        low, high = (
-            high,
-            w @ b + radius * np.sqrt(least),
-        )
+        low, high = high, w @ b + radius * np.sqrt(least)
         v, length = shortest(high)
     for _ in range(100):  # a safeguard; two or three rounds are needed
         if abs(length - radius) <= 1e-12 * radius:
@@ -172,11 +166,7 @@ def _farthest(gramian: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
             np.linalg.solve(cosines, np.stack([1 / n[on], b[on] / n[on]], 1)).T / n[on]
         )
         # of |e|² - radius² = m² p - 2 m q + …
-        square, cross, rest = (
-            p.sum(),
-            q.sum(),
-            b[on] @ q - radius**2,
-        )
+        square, cross, rest = p.sum(), q.sum(), b[on] @ q - radius**2
         progress = (
             (cross + np.sqrt(max(cross**2 - square * rest, 0))) / square
             if on.any()
@@ -223,9 +213,9 @@ def nash_mtl(gramian: np.ndarray) -> np.ndarray:
     2022).
 
     It maximises $\sum_t \log(g_t^\top d)$ over directions of a given length, so that
-    multiplying a loss by a number changes nothing, and its own length is $\lVert
-    d\rVert = \sqrt T$. The authors' code, unlike their equation, also clips that length
-    to one, computes the weights only now and then, and approximately.
+    multiplying a loss by a number changes nothing, and its own length is
+    $\lVert d\rVert = \sqrt T$. The authors' code, unlike their equation, also clips
+    that length to one, computes the weights only now and then, and approximately.
     """
     return fair_grad(gramian, alpha=1.0)
 
@@ -276,9 +266,10 @@ def upgrad(gramian: np.ndarray) -> np.ndarray:
     r"""The mean of the gradients, each projected on the directions that harm no task
     (Quinton & Rey, 2024).
 
-    $d = \frac1T\sum_t \pi(g_t)$ with $\pi(g)$ the point of the cone $\{d : g_s^\top d
-    \ge 0\ \forall s\}$ that is closest to g: $\pi(g_t) = g_t + \sum_s v_s g_s$ with the
-    $v \ge 0$ that makes it shortest. For two tasks it is half of PCGrad.
+    $d = \frac1T\sum_t \pi(g_t)$ with $\pi(g)$ the point of the cone
+    $\{d : g_s^\top d \ge 0\ \forall s\}$ that is closest to g:
+    $\pi(g_t) = g_t + \sum_s v_s g_s$ with the $v \ge 0$ that makes it shortest. For two
+    tasks it is half of PCGrad.
     """
     gramian = _checked(gramian)
     size = len(gramian)
@@ -291,8 +282,8 @@ def upgrad(gramian: np.ndarray) -> np.ndarray:
 
 def equal_norms(gramian: np.ndarray) -> np.ndarray:
     r"""The sum of the gradients, each stretched to the length of the longest: the
-    second half of DB-MTL (Lin et al., 2023), $w_t = \max_s\lVert g_s\rVert / \lVert
-    g_t\rVert$."""
+    second half of DB-MTL (Lin et al., 2023),
+    $w_t = \max_s\lVert g_s\rVert / \lVert g_t\rVert$."""
     n = np.sqrt(np.diagonal(_checked(gramian)))
     return np.where(n > 0, n.max() / np.where(n > 0, n, 1), 0)
 

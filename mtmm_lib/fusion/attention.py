@@ -29,10 +29,10 @@ from mtmm_lib.fusion.base import Fusion
 class Attention(nn.Module):
     r"""Multi-head attention (Vaswani et al., 2017).
 
-    Every head takes a weighted mean of the context, $\mathrm{softmax}(Q K^\top /
-    \sqrt{d})\, V$ with $Q = x W_Q$, $[K; V] = c\, W_{KV}$ and $d = D/H$; the heads,
-    joined, are mixed linearly. Where a sample has nothing valid to attend to, the
-    result is zero.
+    Every head takes a weighted mean of the context,
+    $\mathrm{softmax}(Q K^\top / \sqrt{d})\, V$ with $Q = x W_Q$, $[K; V] = c\, W_{KV}$
+    and $d = D/H$; the heads, joined, are mixed linearly. Where a sample has nothing
+    valid to attend to, the result is zero.
 
     Args:
         dim: D.
@@ -95,10 +95,10 @@ class Attention(nn.Module):
 class AttentionBlock(nn.Module):
     r"""One pre-norm layer of a transformer.
 
-    $x \leftarrow x + \mathrm{Attention}(\bar x, \bar c)$, then $x \leftarrow x +
-    \mathrm{MLP}(\bar x)$. The bar is layer normalisation; the MLP has one hidden layer
-    of 2D units with GELU. Without a context the tokens attend to each other. Shapes as
-    in `Attention`.
+    $x \leftarrow x + \mathrm{Attention}(\bar x, \bar c)$, then
+    $x \leftarrow x + \mathrm{MLP}(\bar x)$. The bar is layer normalisation; the MLP has
+    one hidden layer of 2D units with GELU. Without a context the tokens attend to each
+    other. Shapes as in `Attention`.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -230,9 +230,9 @@ class CrossModalFusion(AttentionFusion):
         maps: see the module.
 
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, or $[B, \sum_m L_m, D]$
-    where they are kept; with `maps`, `weights["text_to_image"]` `[B, N, H, L_image,
-    L_text]` says where each token of the image looks in the text, and
-    `weights["image"]` `[B, N, H, L_image, L_image]` is the self-attention after it.
+    where they are kept; with `maps`, `weights["text_to_image"]`
+    `[B, N, H, L_image, L_text]` says where each token of the image looks in the text,
+    and `weights["image"]` `[B, N, H, L_image, L_image]` is the self-attention after it.
     """
 
     def __init__(
@@ -312,9 +312,9 @@ class BottleneckFusion(AttentionFusion):
         maps: see the module.
 
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, or $[B, \sum_m L_m, D]$
-    where they are kept; with `maps`, `weights["attention"]` $[B, N, H, S, S]$ with $S =
-    \sum_m L_m + K$: all tokens in the same order, then the bottleneck's, whose rows are
-    means over modalities as it is itself.
+    where they are kept; with `maps`, `weights["attention"]` $[B, N, H, S, S]$ with
+    $S = \sum_m L_m + K$: all tokens in the same order, then the bottleneck's, whose
+    rows are means over modalities as it is itself.
     """
 
     def __init__(
@@ -467,9 +467,10 @@ def attention_rollout(maps: Tensor) -> Tensor:
     r"""How much of each input token is in each output token, if attention were all
     (Abnar & Zuidema, 2020).
 
-    With $A_n$ the mean over heads of layer n's map, the rollout is $\tilde A_N \cdots
-    \tilde A_1$ with $\tilde A_n = \frac12 A_n + \frac12 I$: the half of I is the
-    residual connection. It ignores what the values, the heads' mixing and the MLPs do.
+    With $A_n$ the mean over heads of layer n's map, the rollout is
+    $\tilde A_N \cdots \tilde A_1$ with $\tilde A_n = \frac12 A_n + \frac12 I$: the half
+    of I is the residual connection. It ignores what the values, the heads' mixing and
+    the MLPs do.
 
     Args:
         maps: `[B, N, H, L, L]`, first layer first: `weights["attention"]` of

@@ -87,8 +87,7 @@ def check_presence(
     if not set(present) <= set(modalities):
         raise ValueError(
             f"present names {sorted(set(present) - set(modalities))}, but the "
-            "modalities are "
-            f"{sorted(modalities)}"
+            f"modalities are {sorted(modalities)}"
         )
     # What follows looks at values: it is no part of a compiled or exported graph.
     if set(present) != set(modalities) or torch.compiler.is_compiling():
@@ -101,8 +100,7 @@ def check_presence(
     if rows:
         raise ValueError(
             f"samples {rows[:8]}{' …' if len(rows) > 8 else ''} have no modality at "
-            "all "
-            f"(of {sorted(modalities)}); leave them out of the batch"
+            f"all (of {sorted(modalities)}); leave them out of the batch"
         )
 
 

@@ -47,8 +47,8 @@ class JoinedFusion(Fusion):
 
 
 class ConcatFusion(JoinedFusion):
-    r"""Joins the features end to end and mixes them linearly: $z = W[z_1; \dots; z_M] +
-    b$.
+    r"""Joins the features end to end and mixes them linearly:
+    $z = W[z_1; \dots; z_M] + b$.
 
     A learned vector (`missing[m]`, initially zero) stands in for an absent modality.
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`.
@@ -99,13 +99,13 @@ class GatedFusion(Fusion):
     r"""Gated multimodal units (Arevalo et al., 2017).
 
     With $h_m = \tanh(W_m z_m)$, each modality's gate reads all of them. Two modalities
-    share one gate, $z = g \odot h_1 + (1-g) \odot h_2$ with $g = \sigma(W_g[z_1;
-    z_2])$; any other number has a gate each, $z = \sum_m g_m \odot h_m$ with $g_m =
-    \sigma(W_{g,m}[z_1; \dots; z_M])$, as in the paper. An absent modality's gate is
-    zero; of two, the other one's is then one.
+    share one gate, $z = g \odot h_1 + (1-g) \odot h_2$ with
+    $g = \sigma(W_g[z_1; z_2])$; any other number has a gate each,
+    $z = \sum_m g_m \odot h_m$ with $g_m = \sigma(W_{g,m}[z_1; \dots; z_M])$, as in the
+    paper. An absent modality's gate is zero; of two, the other one's is then one.
 
-    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, `weights["gates"]` `[B,
-        M, D]`.
+    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, `weights["gates"]`
+        `[B, M, D]`.
     """
 
     def __init__(self, dims: Mapping[str, int], dim: int) -> None:
@@ -147,8 +147,8 @@ class FiLMFusion(Fusion):
     $z_l = \gamma(c) \odot h_l + \beta(c)$ for every token l, with $h_l = W z_{1,l} + b$
     the modulated modality's features, c the pooled features of the other, and
     $[\gamma(c) - 1; \beta(c)] = W_c c + b_c$: as in the paper the scale is learned as a
-    difference from one. An absent condition modulates nothing ($\gamma = 1$, $\beta =
-    0$); of an absent modulated modality $\beta(c)$ is left.
+    difference from one. An absent condition modulates nothing ($\gamma = 1$,
+    $\beta = 0$); of an absent modulated modality $\beta(c)$ is left.
 
     Args:
         dims, dim: as in every fusion; two modalities.
@@ -225,8 +225,8 @@ class TensorFusion(Fusion):
 
     $z = W \operatorname{vec}\big([1; z_1] \otimes \dots \otimes [1; z_M]\big)$. The
     ones keep the products of fewer modalities, down to each one's own features and a
-    constant. An absent modality is $[1; 0]$: all products without it stay. W has $D
-    \prod_m (D_m + 1)$ weights, which explodes with M.
+    constant. An absent modality is $[1; 0]$: all products without it stay. W has
+    $D \prod_m (D_m + 1)$ weights, which explodes with M.
 
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`.
 
@@ -240,9 +240,8 @@ class TensorFusion(Fusion):
         if size * dim > TENSOR_LIMIT:
             raise ValueError(
                 f"TensorFusion of widths {self.dims} has {size:,} products, so "
-                f"{size * dim:,} weights; at "
-                f"most {TENSOR_LIMIT:,} are allowed: take narrower features, or "
-                "LowRankFusion"
+                f"{size * dim:,} weights; at most {TENSOR_LIMIT:,} are allowed: take "
+                "narrower features, or LowRankFusion"
             )
         # the product of the ones is the bias
         self.mix = nn.Linear(size, dim, bias=False)
@@ -309,18 +308,18 @@ class ExpertFusion(JoinedFusion):
     r"""A mixture of experts over the joined features, with the softmax gate (Jacobs et
     al., 1991).
 
-    $z = \sum_e g_e(x)\, E_e(x)$ with $x = [z_1; \dots; z_M]$, $g(x) =
-    \mathrm{softmax}(W_g x + b_g)$ and $E_e$ a network with one hidden layer of D units.
-    Every expert is computed; the sparse gates of Shazeer et al. (2017), with their
-    penalties for balanced loads, pay when experts are too many for that. A learned
-    vector (`missing[m]`, initially zero) stands in for an absent modality.
+    $z = \sum_e g_e(x)\, E_e(x)$ with $x = [z_1; \dots; z_M]$,
+    $g(x) = \mathrm{softmax}(W_g x + b_g)$ and $E_e$ a network with one hidden layer of
+    D units. Every expert is computed; the sparse gates of Shazeer et al. (2017), with
+    their penalties for balanced loads, pay when experts are too many for that. A
+    learned vector (`missing[m]`, initially zero) stands in for an absent modality.
 
     Args:
         dims, dim: as in every fusion.
         experts: E.
 
-    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, `weights["gates"]` `[B,
-        E]`.
+    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, `weights["gates"]`
+        `[B, E]`.
     """
 
     def __init__(self, dims: Mapping[str, int], dim: int, *, experts: int = 4) -> None:
@@ -351,9 +350,9 @@ class ProductOfExpertsFusion(Fusion):
     r"""Multiplies Gaussian opinions about z; an absent modality is a factor less (Wu &
     Goodman, 2018).
 
-    Each modality says $N(\mu_m, \sigma_m^2)$ with $[\mu_m; \log\sigma_m^2] = W_m z_m +
-    b_m$, and the prior $N(0, 1)$ is one more expert. The product is Gaussian, in every
-    dimension with
+    Each modality says $N(\mu_m, \sigma_m^2)$ with
+    $[\mu_m; \log\sigma_m^2] = W_m z_m + b_m$, and the prior $N(0, 1)$ is one more
+    expert. The product is Gaussian, in every dimension with
 
     \[ \frac{1}{\sigma^2} = 1 + \sum_m \frac{1}{\sigma_m^2}, \qquad
        \mu = \sigma^2 \sum_m \frac{\mu_m}{\sigma_m^2} = \sum_m s_m \mu_m, \]
@@ -363,8 +362,8 @@ class ProductOfExpertsFusion(Fusion):
     prior's being zero.
 
     Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, the mean;
-    `weights["mean"]` and `weights["log_variance"]` `[B, D]`, `weights["shares"]` `[B,
-    M, D]`, whose rest to one is the prior's.
+    `weights["mean"]` and `weights["log_variance"]` `[B, D]`, `weights["shares"]`
+    `[B, M, D]`, whose rest to one is the prior's.
     """
 
     def __init__(self, dims: Mapping[str, int], dim: int) -> None:

@@ -70,8 +70,8 @@ class Checkpoint:
         if differs:
             raise ValueError(
                 f"the checkpoint {self.path} belongs to another configuration "
-                f"({'; '.join(differs)}); "
-                "give another file name, or delete the file to start anew"
+                f"({'; '.join(differs)}); give another file name, or delete the file "
+                "to start anew"
             )
         run.history, run.best = History(**state["history"]), state["best"]
         run.model.load_state_dict(state["model"])
@@ -85,18 +85,14 @@ class Checkpoint:
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             # another file that torch can load has none
-            (
-                state["fingerprint"],
-                state["history"],
-            )
+            _ = state["fingerprint"], state["history"]
             return state
-        except (
-            Exception
-        ) as error:  # torch raises many kinds for a file that is not what it should be
+        except Exception as error:
+            # torch raises many kinds for a file that is not what it should be
             raise ValueError(
                 f"{self.path} is no checkpoint of fit, or a damaged one "
-                f"({type(error).__name__}); "
-                "give another file name, or delete the file to start anew"
+                f"({type(error).__name__}); give another file name, or delete the file "
+                "to start anew"
             ) from error
 
 

@@ -90,8 +90,8 @@ def check_selection(model: nn.Module, valid: Batch | Iterable[Batch]) -> None:
     ):
         raise ValueError(
             "valid has no label for any of the supervised tasks "
-            f"{[t.name for t in tasks]}, so that no epoch "
-            "can be chosen by it; leave valid out"
+            f"{[t.name for t in tasks]}, so that no epoch can be chosen by it; leave "
+            "valid out"
         )
 
 

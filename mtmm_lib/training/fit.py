@@ -164,8 +164,7 @@ def _ready(data: Any, name: str, place: Place) -> Any:
     ):
         raise ValueError(
             f"{name} is a Batch, or an iterable of Batches that can be gone through "
-            "once per epoch, "
-            f"such as a DataLoader or a list; got {type(data).__name__}"
+            f"once per epoch, such as a DataLoader or a list; got {type(data).__name__}"
         )
     return data
 

@@ -117,8 +117,7 @@ def fit_many(
                 for r, t in (~torch.stack(losses).isfinite()).any(0).nonzero().tolist():
                     raise TrainingError(
                         f"the loss of task {list(replicas.tasks)[t]!r} is not finite "
-                        f"for seed {seeds[r]} "
-                        f"in epoch {epoch}"
+                        f"for seed {seeds[r]} in epoch {epoch}"
                     )
         replicas.unstack(models)
     return models
@@ -197,8 +196,8 @@ class _Replicas:
         self.best: list[Tensor] | None = None
 
     def _losses(self, data: Stacked) -> tuple[Tensor, Tensor, Tensor]:
-        """Objectives `[R]`, the tasks' losses `[R, T]` and numbers of labels `[R,
-        T]`."""
+        """Objectives `[R]`, the tasks' losses `[R, T]` and numbers of labels
+        `[R, T]`."""
 
         def one(
             state: dict[str, Tensor], groups: Stacked

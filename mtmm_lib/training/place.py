@@ -118,9 +118,9 @@ class Place:
         r"""Losses and penalties with the whole batch's values and this process's share
         of the gradients.
 
-        With $n_r$ labels here and n overall, the mean over all labels is $\ell = \sum_r
-        \frac{n_r}{n}\ell_r$, so this process's share is $\frac{n_r}{n}\ell_r$.
-        Penalties are shared out by samples.
+        With $n_r$ labels here and n overall, the mean over all labels is
+        $\ell = \sum_r \frac{n_r}{n}\ell_r$, so this process's share is
+        $\frac{n_r}{n}\ell_r$. Penalties are shared out by samples.
         """
         # Requires a gradient, so that backward works where this process has no label at
         # all.

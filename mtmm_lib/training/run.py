@@ -179,9 +179,8 @@ class _Log:
                 if not math.isfinite(value):
                     raise TrainingError(
                         f"the loss of task {name!r} is {value} at step {step} (epoch "
-                        f"{self.epoch}); look for "
-                        "such values in its inputs and targets, or take a smaller "
-                        "learning rate"
+                        f"{self.epoch}); look for such values in its inputs and "
+                        "targets, or take a smaller learning rate"
                     )
                 total, count = self.losses.get(name, (0.0, 0))
                 self.losses[name] = total + value, count + 1
