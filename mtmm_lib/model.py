@@ -215,9 +215,9 @@ class DecisionFusion(TaskModel):
 
     Shapes: predictions as the models give them; classification gives log-probabilities
     (for a product up to a constant), which are logits too. Where learned,
-    `weights["decision/weights"]` is `[T, M]`, in order of tasks and of modalities. What the model of a modality m itself has to show stands under
-    `decision/m`: `weights["decision/m/sharing/gates"]`, its penalty under
-    `decision/m/sharing`.
+    `weights["decision/weights"]` is `[T, M]`, in order of tasks and of modalities. What
+    the model of a modality m itself has to show stands under `decision/m`:
+    `weights["decision/m/sharing/gates"]`, its penalty under `decision/m/sharing`.
     """
 
     def __init__(
