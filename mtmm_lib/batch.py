@@ -12,9 +12,33 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MISSING_CLASS = -1
+
+# Modalities and tasks are keys of these; what the containers themselves have or do
+# cannot be a key.
+_TAKEN = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+
+
+def usable(name: str, kind: str) -> str:
+    """The name of a modality or a task, if torch can keep modules under it.
+
+    Args:
+        name: the name.
+        kind: what it names, `"modality"` or `"task"`.
+
+    Raises:
+        ValueError: for what is no string, is empty, has a dot in it or is taken by
+            torch, as `type` is.
+    """
+    if isinstance(name, str) and name and "." not in name and name not in _TAKEN:
+        return name
+    raise ValueError(
+        f"{kind} {name!r}: a name is a string that is not empty, has no dot in it and "
+        "is no attribute of torch's modules (as 'type', 'keys', 'training' are); "
+        f"choose another one, such as {f'{kind}_{name}'.replace('.', '_')!r}"
+    )
 
 
 @dataclass(frozen=True, eq=False)

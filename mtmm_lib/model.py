@@ -6,7 +6,7 @@ Shapes: B batch, L tokens, D width, M modalities.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Literal
@@ -26,6 +26,31 @@ class TaskModel(nn.Module):
 
     tasks: dict[str, Task]
 
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that the model reads, in alphabetical order."""
+        raise NotImplementedError
+
+    def check(self, batch: Batch, first: int = 0) -> None:
+        """Looks at data before anything is trained on them; returns nothing.
+
+        Args:
+            batch: some of the data.
+            first: the index in the data of the batch's first sample, so that errors
+                name samples by their place in the data.
+
+        Raises:
+            KeyError: when a modality that the model reads is not in the batch.
+            ValueError: when a sample has none of these modalities, or a task cannot
+                take its target.
+        """
+        for name in self.modalities:
+            _given(batch, name)
+        check_presence(self.modalities, _present(batch, self.modalities), first)
+        for task in self.tasks.values():
+            if hasattr(task, "check"):
+                task.check(batch, first)
+
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Each task's loss, a scalar; a task without a single label in the batch is
         left out."""
@@ -37,18 +62,28 @@ class TaskModel(nn.Module):
         return losses
 
 
+def _given(batch: Batch, name: str) -> Tensor:
+    """A modality's input as it is."""
+    if name not in batch.inputs:
+        raise KeyError(
+            f"the model reads modality {name!r}, but the batch has "
+            f"{sorted(batch.inputs)}"
+        )
+    return batch.inputs[name]
+
+
+def _present(batch: Batch, modalities: Collection[str]) -> dict[str, Tensor]:
+    """The batch's `present` for these modalities."""
+    return {name: mask for name, mask in batch.present.items() if name in modalities}
+
+
 def _inputs(batch: Batch, name: str) -> Tensor:
     """A modality's input with zeros where it is absent.
 
     Masking after the encoder would be too late: the gradient of an encoder's weights
     multiplies a zero with the input, and zero times NaN is NaN.
     """
-    if name not in batch.inputs:
-        raise KeyError(
-            f"the model reads modality {name!r}, but the batch has "
-            f"{sorted(batch.inputs)}"
-        )
-    x = batch.inputs[name]
+    x = _given(batch, name)
     if name not in batch.present:
         return x
     return torch.where(row_mask(batch.present[name], x), x, 0)
@@ -128,14 +163,16 @@ class Model(TaskModel):
         self.sharing = sharing
         self.heads = nn.ModuleDict({task.name: task.head(dims) for task in tasks})
 
+    @property
+    def modalities(self) -> list[str]:
+        return sorted(self.encoders)
+
     def forward(self, batch: Batch) -> Output:
         features = {
             name: encoder(_inputs(batch, name), batch.lengths.get(name))
             for name, encoder in self.encoders.items()
         }
-        present = {
-            name: mask for name, mask in batch.present.items() if name in features
-        }
+        present = _present(batch, features)
         return replace(self.from_features(features, present), batch=batch)
 
     def from_features(
@@ -250,11 +287,12 @@ class DecisionFusion(TaskModel):
         if combine == "learned":
             self.scores = nn.Parameter(torch.zeros(len(self.tasks), len(models)))
 
+    @property
+    def modalities(self) -> list[str]:
+        return sorted(self.models)
+
     def forward(self, batch: Batch) -> Output:
-        check_presence(
-            self.models,
-            {n: mask for n, mask in batch.present.items() if n in self.models},
-        )
+        check_presence(self.models, _present(batch, self.models))
         # Each model sees its modality as present: what it says of zeros is dropped in
         # the combination.
         outputs = [

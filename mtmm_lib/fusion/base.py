@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Features, Fused
+from mtmm_lib.batch import Features, Fused, usable
 
 
 class Fusion(nn.Module):
@@ -31,7 +31,7 @@ class Fusion(nn.Module):
         super().__init__()
         if not dims:
             raise ValueError("a fusion needs at least one modality, got none")
-        self.dims = dict(sorted(dims.items()))
+        self.dims = {usable(name, "modality"): dims[name] for name in sorted(dims)}
         self.dim = dim
 
     def presence(
@@ -78,10 +78,16 @@ class Fusion(nn.Module):
 
 
 def check_presence(
-    modalities: Collection[str], present: Mapping[str, Tensor] | None
+    modalities: Collection[str],
+    present: Mapping[str, Tensor] | None,
+    first: int | None = None,
 ) -> None:
     """Raises `ValueError` unless `present` names known modalities and every sample has
-    one of them."""
+    one of them.
+
+    Samples are numbered within the batch, or within the data where `first` gives the
+    index there of the batch's first one.
+    """
     if not present:
         return
     if not set(present) <= set(modalities):
@@ -98,9 +104,11 @@ def check_presence(
     except RuntimeError:  # inside torch.func.vmap values cannot be looked at
         return
     if rows:
+        shown = [(first or 0) + row for row in rows[:8]]
         raise ValueError(
-            f"samples {rows[:8]}{' …' if len(rows) > 8 else ''} have no modality at "
-            f"all (of {sorted(modalities)}); leave them out of the batch"
+            f"samples {shown}{' …' if len(rows) > 8 else ''} of the "
+            f"{'batch' if first is None else 'data'} have no modality at all (of "
+            f"{sorted(modalities)}); leave them out"
         )
 
 

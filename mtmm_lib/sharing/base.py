@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Shared
+from mtmm_lib.batch import Shared, usable
 
 Trunk = Callable[[int, int], nn.Sequential]
 
@@ -66,7 +66,7 @@ class Sharing(nn.Module):
         super().__init__()
         # Sorted, so that neither random draws nor a saved state depend on the order in
         # which tasks are named.
-        self.tasks = tuple(sorted(tasks))
+        self.tasks = tuple(sorted(usable(task, "task") for task in tasks))
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ValueError(
                 "a sharing needs at least one task and no name twice, got "

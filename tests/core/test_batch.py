@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import nn
 
-from mtmm_lib.batch import Batch, Features, pool, valid_tokens
+from mtmm_lib.batch import Batch, Features, pool, usable, valid_tokens
 
 
 def make(n: int = 4) -> Batch:
@@ -91,3 +92,16 @@ def test_pooling_is_the_mean_over_valid_tokens():
     pooled.sum().backward()
     assert spoiled.grad.isfinite().all()
     assert Features.vector(tokens[:, 0]).tokens.shape == (3, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "type", "keys", "training", 3, None])
+def test_names_that_torch_cannot_take_are_refused(name):
+    with pytest.raises(ValueError, match=f"modality {name!r}: a name is a string"):
+        usable(name, "modality")
+
+
+@pytest.mark.parametrize("name", ["digit", "is_present", "digit/image", "图像", "a b"])
+def test_any_other_name_will_do(name):
+    assert usable(name, "task") is name
+    nn.ModuleDict({name: nn.Identity()})
+    nn.ParameterDict({name: nn.Parameter(torch.zeros(1))})

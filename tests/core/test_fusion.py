@@ -207,7 +207,9 @@ def test_names_widths_and_presence_are_checked(build):
     with pytest.raises(ValueError, match=r"present names \['text'\]"):
         module(features, {"text": torch.ones(6, dtype=torch.bool)})
     nobody = torch.arange(6) < 4
-    with pytest.raises(ValueError, match=r"samples \[4, 5\] have no modality"):
+    with pytest.raises(
+        ValueError, match=r"samples \[4, 5\] of the batch have no modality"
+    ):
         module(features, {"audio": nobody, "image": nobody})
     with pytest.raises(ValueError, match="at least one modality"):
         build({}, DIM)

@@ -326,6 +326,38 @@ def test_parts_that_do_not_fit_are_refused():
         Model(parts, fusion, sharing, [dense])
 
 
+def test_check_finds_what_the_forward_pass_would_stop_at_and_where_in_the_data():
+    model, batch = build(tasks()), data()
+    assert model.check(batch) is None
+    mask = torch.arange(8) != 4
+    nobody = Batch(batch.inputs, batch.targets, dict.fromkeys(batch.inputs, mask))
+    with pytest.raises(ValueError, match=r"samples \[4\] of the data have no modality"):
+        model.check(nobody)
+    with pytest.raises(ValueError, match=r"samples \[104\] of the data have no modal"):
+        model.check(nobody, first=100)
+    with pytest.raises(
+        ValueError, match=r"samples \[4\] of the batch have no modality"
+    ):
+        model(nobody)
+    with pytest.raises(KeyError, match="reads modality 'patch', but the batch has"):
+        model.check(Batch({k: x for k, x in batch.inputs.items() if k != "patch"}))
+    # A modality that the model does not read is nobody's.
+    other = {**nobody.inputs, "other": torch.zeros(8)}
+    everyone = {**nobody.present, "other": torch.ones(8, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=r"samples \[4\] of the data have no modality"):
+        model.check(Batch(other, batch.targets, everyone))
+
+
+def test_check_asks_every_task():
+    class Picky(Regression):
+        def check(self, batch: Batch, first: int = 0) -> None:
+            raise ValueError(f"{self.name} does not like row {first + 2}")
+
+    some = [Regression("ink"), Picky("size")]
+    with pytest.raises(ValueError, match="size does not like row 12"):
+        build(some).check(data(), first=10)
+
+
 def test_separate_gives_each_task_a_model_of_its_own():
     models = separate(build, tasks())
     assert {name: list(model.tasks) for name, model in models.items()} == {
@@ -433,6 +465,16 @@ def test_decision_fusion_refuses_what_does_not_fit():
         DecisionFusion({"a": model}, "max")
     with pytest.raises(ValueError, match="at least one model"):
         DecisionFusion({})
+
+
+def test_check_of_a_decision():
+    model, batch = late("mean"), late_batch()
+    assert model.check(batch) is None
+    nobody = batch.without("a", "b")
+    with pytest.raises(ValueError, match=r"samples \[9, 10, .*\] of the data have no"):
+        model.check(nobody, first=9)
+    with pytest.raises(KeyError, match="reads modality 'b', but the batch has"):
+        model.check(Batch({"a": batch.inputs["a"]}))
 
 
 def test_what_the_models_of_a_decision_have_to_show_stands_under_their_names():
