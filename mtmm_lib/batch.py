@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+#: The target of a sample whose class is not known.
 MISSING_CLASS = -1
 
 # Modalities and tasks are keys of these; what the containers themselves have or do
@@ -39,6 +40,34 @@ def usable(name: str, kind: str) -> str:
         "is no attribute of torch's modules (as 'type', 'keys', 'training' are); "
         f"choose another one, such as {f'{kind}_{name}'.replace('.', '_')!r}"
     )
+
+
+def usable(name: str, what: str) -> str:
+    """The name, if parts of a model can be registered under it.
+
+    Args:
+        name: of a task or a modality.
+        what: which, for the message.
+
+    Raises:
+        ValueError: for an empty name, one with a dot, and one that modules of PyTorch
+            use themselves (`type`, `train`, `keys`, …).
+    """
+    if not isinstance(name, str) or not name or "." in name:
+        raise ValueError(
+            f"{what} needs a name, a string that is not empty and has no dot, got "
+            f"{name!r}"
+        )
+    if hasattr(_NAMES, name):
+        raise ValueError(
+            f"{what} cannot have the name {name!r}, which PyTorch uses itself; take "
+            f"another, such as {name + '_'!r}"
+        )
+    return name
+
+
+#: Where models keep their parts by name.
+_NAMES = nn.ModuleDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +131,30 @@ class Batch:
         }
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        # Built without __init__: slicing and moving keep every invariant, and this runs
-        # at every step.
-        new = object.__new__(Batch)
-        for group, tensors in self._groups().items():
-            object.__setattr__(
-                new, group, {key: function(value) for key, value in tensors.items()}
+        return Batch.unchecked(
+            *(
+                {key: function(value) for key, value in tensors.items()}
+                for tensors in self._groups().values()
             )
+        )
+
+    @staticmethod
+    def unchecked(
+        inputs: dict[str, Tensor],
+        targets: dict[str, Tensor],
+        present: dict[str, Tensor],
+        lengths: dict[str, Tensor],
+    ) -> Batch:
+        """A batch of tensors that come from a valid one, as in a slice of it: nothing
+        is checked, since this runs at every step."""
+        new = object.__new__(Batch)
+        groups = zip(
+            ("inputs", "targets", "present", "lengths"),
+            (inputs, targets, present, lengths),
+            strict=True,
+        )
+        for group, tensors in groups:
+            object.__setattr__(new, group, tensors)
         return new
 
     def __len__(self) -> int:

@@ -1,12 +1,13 @@
 """Tasks: a task is any learning signal. It owns a head, a loss and a metric."""
 
 from mtmm_lib.tasks.base import Task, at_progress, training_progress
-from mtmm_lib.tasks.supervised import Classification, Regression
+from mtmm_lib.tasks.supervised import Classification, Regression, Supervised
 from mtmm_lib.tasks.unimodal import UnimodalTask, unimodal_tasks
 
 __all__ = [
     "Classification",
     "Regression",
+    "Supervised",
     "Task",
     "UnimodalTask",
     "at_progress",

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Batch, Output
+from mtmm_lib.batch import MISSING_CLASS, Batch, Output, usable
 
 _progress: ContextVar[float] = ContextVar("training_progress", default=1.0)
 
@@ -41,11 +41,18 @@ def at_progress(value: float) -> Iterator[None]:
 class Task:
     r"""Base of all tasks.
 
+    A task of your own says what its head is (`head`), what it minimises (`loss`) and
+    how good it is (`metric`); what else it has to say otherwise than here, it
+    overrides. To change the loss of a supervised task alone, derive from that task.
+
     Args:
         name: the task's name, which is also the key of its target in a `Batch`.
         reads: what the head reads: `"shared"`, the task's own feature from the sharing
             stage; `"fused"`, the fused representation; or the names of modalities,
             whose features are joined.
+
+    Raises:
+        ValueError: for a name that no part of a model can have.
     """
 
     #: The head reads one pooled vector per sample; a dense task reads every token.
@@ -61,7 +68,7 @@ class Task:
     gaussian = False
 
     def __init__(self, name: str, *, reads: str | Sequence[str] = "shared") -> None:
-        self.name = name
+        self.name = usable(name, "a task")
         self.reads = (reads,) if isinstance(reads, str) else tuple(reads)
 
     def __repr__(self) -> str:
@@ -70,26 +77,61 @@ class Task:
     def head(self, dims: dict[str, int]) -> nn.Module:
         """The module that maps what the task reads to its prediction; `dims`: source →
         width."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("head(self, dims)"))
 
     def view(self, batch: Batch) -> Batch | None:
         """An altered batch that the task wants to see in place of the given one;
         `None`: no change."""
         return None
 
+    def check(self, batch: Batch, first: int = 0) -> None:
+        """Refuses targets that the task cannot learn from; asked before training.
+
+        Args:
+            batch: the data, or a part of it.
+            first: the index in the data of the batch's first sample, for messages.
+
+        Raises:
+            KeyError: when the task needs a target and the batch has none.
+            ValueError: for a wrong dtype or shape, or a value out of range (named: the
+                task, the value, the sample's index in the data).
+        """
+        if self.supervised:
+            self.target(batch)
+
     def labelled(self, batch: Batch) -> Tensor:
-        """Bool `[B]`: which samples have a target."""
-        raise NotImplementedError
+        """Bool `[B]`: which samples have a target, or any entry of one."""
+        target = self.target(batch)
+        there = (
+            ~target.isnan() if target.is_floating_point() else target != MISSING_CLASS
+        )
+        return there.flatten(1).any(1) if there.dim() > 1 else there
+
+    def weight(self, batch: Batch) -> Tensor:
+        """What the mean of `loss` divides by, a scalar: the number of labels, or the
+        sum of their weights. Losses of parts of the data, averaged with these weights,
+        give the loss of the whole."""
+        return self.labelled(batch).sum()
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         """The mean loss over the labelled samples, a scalar; zero when there is
         none."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("loss(self, output, batch)"))
 
     def metric(self, output: Output, batch: Batch) -> Tensor:
         """The task's quality over the labelled samples, a scalar; NaN when there is
         none."""
-        raise NotImplementedError
+        raise NotImplementedError(self._lacks("metric(self, output, batch)"))
+
+    def scores(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Everything that is measured: the metric under the task's name, further ones
+        under `task/metric`."""
+        return {self.name: self.metric(output, batch)}
+
+    def readable(self, prediction: Tensor) -> Tensor:
+        """A prediction of the head on the scale that a person reads, such as
+        probabilities in place of logits; here: as it is."""
+        return prediction
 
     def combine(
         self, predictions: Tensor, present: Tensor, log_weights: Tensor | None
@@ -103,7 +145,9 @@ class Task:
             log_weights: `[M, B]`, logarithms of weights that sum to one over the
                 present models, for a weighted mean; `None` for a product.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            self._lacks("combine(self, predictions, present, log_weights)")
+        )
 
     def target(self, batch: Batch) -> Tensor:
         """The task's target from the batch.
@@ -117,3 +161,6 @@ class Task:
                 f"{sorted(batch.targets)}"
             )
         return batch.targets[self.name]
+
+    def _lacks(self, method: str) -> str:
+        return f"{type(self).__name__}, task {self.name!r}, has to define {method}"

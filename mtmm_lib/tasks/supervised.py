@@ -1,66 +1,237 @@
-r"""Supervised tasks: what each sample is labelled with is predicted."""
+r"""Supervised tasks: what each sample is labelled with is predicted.
+
+Shapes: B batch, D width, d numbers per prediction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtmm_lib.batch import MISSING_CLASS, Batch, Output
+from mtmm_lib.batch import MISSING_CLASS, Batch, Output, row_mask
 from mtmm_lib.tasks.base import Task
 
-
-def _mean_over(values: Tensor, kept: Tensor) -> Tensor:
-    return torch.where(kept, values, 0).sum() / kept.sum().clamp(min=1)
-
-
-def _columns(like: Tensor, over: Tensor) -> Tensor:
-    return like.reshape(like.shape + (1,) * (over.dim() - like.dim()))
+#: Predictions, targets → a number; an object of torchmetrics, say.
+Metric = Callable[[Tensor, Tensor], Any]
 
 
-class Classification(Task):
-    r"""One of several classes for each sample: softmax cross-entropy and accuracy.
+def _mean(total: Tensor, weight: Tensor) -> Tensor:
+    return total / torch.where(weight > 0, weight, 1)
 
-    $\ell = -\frac{1}{|S|}\sum_{i \in S}\log \mathrm{softmax}(\hat y_i)_{y_i}$ in nats,
-    with S the labelled samples. Shapes: target int `[B]`, −1 where missing; prediction
-    (logits) `[B, classes]`.
+
+class Supervised(Task):
+    r"""Base of the supervised tasks: a head of any depth, and any number of metrics.
+
+    Args:
+        name: the task's name, which is also the key of its target in a `Batch`.
+        width: numbers that the head gives.
+        reads: as in `Task`.
+        hidden: widths of the head's hidden layers (ReLU); none: the head is linear.
+        metrics: name → metric of torchmetrics, or any function, called as
+            `metric(predictions, targets)` with readable predictions, over the samples
+            that miss nothing of their target. `evaluate` returns it as `task/name`.
+
+    Raises:
+        ValueError: for a name that no part of a model can have, or a width below 1.
     """
 
     def __init__(
-        self, name: str, classes: int, *, reads: str | Sequence[str] = "shared"
+        self,
+        name: str,
+        width: int,
+        *,
+        reads: str | Sequence[str] = "shared",
+        hidden: Sequence[int] = (),
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__(name, reads=reads)
-        self.classes = classes
+        self.width, self.hidden = width, tuple(hidden)
+        if min(width, *self.hidden, 1) < 1:
+            raise ValueError(
+                f"task {name!r}: widths of a head are at least 1, got hidden "
+                f"{list(self.hidden)} and {width} at the end"
+            )
+        self.metrics = dict(metrics or {})
 
     def head(self, dims: dict[str, int]) -> nn.Module:
-        return nn.Linear(sum(dims[source] for source in self.reads), self.classes)
+        widths = [sum(dims[source] for source in self.reads), *self.hidden, self.width]
+        *inner, last = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        if not inner:
+            return last
+        return nn.Sequential(*(part for x in inner for part in (x, nn.ReLU())), last)
 
-    def labelled(self, batch: Batch) -> Tensor:
-        return self.target(batch) != MISSING_CLASS
+    def compared(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What metrics compare: readable predictions and targets, of the S samples that
+        miss nothing of their target."""
+        raise NotImplementedError(self._lacks("compared(self, output, batch)"))
+
+    def scores(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        found = super().scores(output, batch)
+        if self.metrics:
+            prediction, target = self.compared(output, batch)
+        for name, metric in self.metrics.items():
+            value = torch.tensor(torch.nan)
+            if len(target):
+                if isinstance(metric, nn.Module):  # one of torchmetrics has a state
+                    metric.to(prediction.device)
+                value = torch.as_tensor(metric(prediction, target))
+                if hasattr(metric, "reset"):
+                    metric.reset()
+            if value.numel() != 1:
+                raise ValueError(
+                    f"metric {name!r} of task {self.name!r} gives "
+                    f"{list(value.shape)} numbers, expected one"
+                )
+            found[f"{self.name}/{name}"] = value
+        return found
+
+    def _refuse(self, wrong: Tensor, batch: Batch, first: int, expected: str) -> None:
+        """Raises `ValueError` for the first target where `wrong` `[B, ...]` is true."""
+        if not wrong.any():
+            return
+        row, *entry = wrong.nonzero()[0].tolist()
+        target = self.target(batch)
+        value = target[(row, *entry[: target.dim() - 1])].item()
+        where = f", entry {entry}," if entry else ""
+        raise ValueError(
+            f"task {self.name!r}: the target of sample {first + row}{where} is "
+            f"{value}, expected {expected}"
+        )
+
+    def _expect_shape(self, fits: bool, expected: str, target: Tensor) -> None:
+        if not fits:
+            raise ValueError(
+                f"task {self.name!r} expects a target of shape {expected}, got "
+                f"{list(target.shape)}"
+            )
+
+
+class Classification(Supervised):
+    r"""One of several classes for each sample: softmax cross-entropy and accuracy.
+
+    $\ell = -\frac{1}{W}\sum_{i \in S} w_{y_i} \log \mathrm{softmax}(\hat y_i)_{y_i}$ in
+    nats, with S the labelled samples and $W = \sum_{i \in S} w_{y_i}$; without weights,
+    W is their number. With label smoothing ε, the target is $1 - ε + ε/C$ for the class
+    and $ε/C$ for the C − 1 others (Szegedy et al., 2016), each of them with its weight.
+    This is what `torch.nn.CrossEntropyLoss` computes.
+
+    Args:
+        name, reads, hidden, metrics: as in `Supervised`.
+        classes: how many, C.
+        class_weights: a weight for each class: rare ones may count more.
+        label_smoothing: ε in [0, 1).
+
+    Raises:
+        ValueError: for fewer than two classes, or weights that are not one number ≥ 0
+            for each class, some above 0.
+
+    Shapes: target, whole numbers `[B]`, −1 where missing; prediction (logits) and what
+    is readable (probabilities) `[B, classes]`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        *,
+        reads: str | Sequence[str] = "shared",
+        hidden: Sequence[int] = (),
+        metrics: Mapping[str, Metric] | None = None,
+        class_weights: Sequence[float] | Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(name, classes, reads=reads, hidden=hidden, metrics=metrics)
+        if classes < 2:
+            raise ValueError(
+                f"task {name!r} needs at least two classes, got {classes}; for yes and "
+                "no take two"
+            )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(
+                f"task {name!r}: label_smoothing lies in [0, 1), got {label_smoothing}"
+            )
+        self.classes, self.label_smoothing = classes, label_smoothing
+        self.class_weights = None
+        if class_weights is not None:
+            weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype())
+            if (
+                weights.shape != (classes,)
+                or not (weights.isfinite() & (weights >= 0)).all()
+                or not weights.any()
+            ):
+                raise ValueError(
+                    f"task {name!r}: class_weights are {classes} numbers, none below "
+                    f"0 and some above, got {weights.tolist()}"
+                )
+            self.class_weights = weights
+
+    def target(self, batch: Batch) -> Tensor:
+        target = super().target(batch)
+        if target.is_floating_point() or target.is_complex():
+            raise ValueError(
+                f"task {self.name!r} expects whole numbers 0 … {self.classes - 1} as "
+                f"classes, and −1 where one is missing, got {target.dtype}: convert by "
+                "target.nan_to_num(-1).long(), or a pandas column by "
+                ".astype('category') before Batch.from_arrays; real numbers belong to "
+                "Regression"
+            )
+        return target.long()
+
+    def check(self, batch: Batch, first: int = 0) -> None:
+        target = self.target(batch)
+        if self.pooled:
+            self._expect_shape(target.dim() == 1, "[B]", target)
+        self._refuse(
+            (target < MISSING_CLASS) | (target >= self.classes),
+            batch,
+            first,
+            f"a class from 0 to {self.classes - 1}, or −1, the mark of a missing label",
+        )
+
+    def weight(self, batch: Batch) -> Tensor:
+        target = self.target(batch)
+        kept = target != MISSING_CLASS
+        if self.class_weights is None:
+            return kept.sum()
+        weights = self.class_weights.to(target.device)
+        return torch.where(kept, weights[target.clamp(min=0)], 0).sum()
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        target, kept = self.target(batch), self.labelled(batch)
-        each = F.cross_entropy(
-            output.predictions[self.name], target.clamp(min=0), reduction="none"
+        logits = output.predictions[self.name]
+        weights = self.class_weights
+        total = F.cross_entropy(
+            logits.flatten(0, -2),
+            self.target(batch).flatten(),
+            None if weights is None else weights.to(logits),
+            ignore_index=MISSING_CLASS,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
         )
-        return _mean_over(each, kept)
+        return _mean(total, self.weight(batch))
 
     def metric(self, output: Output, batch: Batch) -> Tensor:
-        """Accuracy: the share of labelled samples whose largest logit is the target's,
-        in [0, 1]."""
+        """Accuracy: the share of labels that are the class of the largest logit, in
+        [0, 1]."""
         from torchmetrics.functional.classification import multiclass_accuracy
 
-        kept = self.labelled(batch)
-        if not kept.any():
-            return torch.tensor(float("nan"))
-        return multiclass_accuracy(
-            output.predictions[self.name][kept].float(),
-            self.target(batch)[kept],
-            self.classes,
-            average="micro",
-        )
+        probabilities, target = self.compared(output, batch)
+        if not len(target):
+            return torch.tensor(torch.nan)
+        return multiclass_accuracy(probabilities, target, self.classes, average="micro")
+
+    def compared(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+        target = self.target(batch)
+        kept = target != MISSING_CLASS
+        return self.readable(output.predictions[self.name][kept].float()), target[kept]
+
+    def readable(self, prediction: Tensor) -> Tensor:
+        """Probabilities, which sum to one over the classes."""
+        return prediction.softmax(-1)
 
     def combine(
         self, predictions: Tensor, present: Tensor, log_weights: Tensor | None
@@ -69,65 +240,130 @@ class Classification(Task):
         logit."""
         log_p = predictions.log_softmax(-1)
         if log_weights is None:
-            return torch.where(_columns(present, log_p), log_p, 0).sum(0)
-        return torch.logsumexp(log_p + _columns(log_weights, log_p), 0)
+            return torch.where(row_mask(present, log_p), log_p, 0).sum(0)
+        return torch.logsumexp(log_p + row_mask(log_weights, log_p), 0)
 
 
-class Regression(Task):
+#: How `Regression` may measure an error e: e², |e|, or e²/2 near zero and |e| − ½ from
+#: one on.
+RegressionLoss = Literal["mse", "mae", "huber"]
+
+
+class Regression(Supervised):
     r"""One or several real numbers for each sample: mean squared error, and its root as
     the metric.
 
-    $\ell = \frac{1}{|S|\,d}\sum_{i \in S}\lVert\hat y_i - y_i\rVert^2$, S the labelled
-    samples, d = `dim`. Shapes: target `[B]` (for `dim=1`) or `[B, dim]`, NaN where
-    missing; prediction `[B, dim]`.
+    $\ell = \frac{1}{|S|}\sum_{(i, j) \in S} \rho(\hat y_{ij} - y_{ij})$, S the entries
+    of the targets that are there, so that a sample with half of its target counts half.
+    $\rho(e)$ is $e^2$ (`"mse"`), $|e|$ (`"mae"`), or $e^2/2$ up to $|e| = 1$ and
+    $|e| - 1/2$ beyond (`"huber"`; Huber, 1964), in the target's units: bring targets to
+    about unit scale. The metric does not depend on the choice, so that losses can be
+    compared by it.
+
+    Args:
+        name, reads, hidden, metrics: as in `Supervised`.
+        dim: numbers for each sample, d.
+        loss: how an error counts.
+
+    Raises:
+        ValueError: for an unknown loss, or `dim` below 1.
+
+    Shapes: target `[B]` (for `dim=1`) or `[B, dim]`, NaN where missing; prediction
+    `[B, dim]`; readable `[B]` for `dim=1`, otherwise `[B, dim]`.
     """
 
     higher_is_better = False
-    gaussian = True
 
     def __init__(
-        self, name: str, dim: int = 1, *, reads: str | Sequence[str] = "shared"
+        self,
+        name: str,
+        dim: int = 1,
+        *,
+        reads: str | Sequence[str] = "shared",
+        hidden: Sequence[int] = (),
+        metrics: Mapping[str, Metric] | None = None,
+        loss: RegressionLoss = "mse",
     ) -> None:
-        super().__init__(name, reads=reads)
-        self.dim = dim
+        super().__init__(name, dim, reads=reads, hidden=hidden, metrics=metrics)
+        if loss not in get_args(RegressionLoss):
+            raise ValueError(
+                f"task {name!r}: loss is one of {list(get_args(RegressionLoss))}, got "
+                f"{loss!r}"
+            )
+        self.dim, self.error = dim, loss
+        self.gaussian = loss == "mse"
 
-    def head(self, dims: dict[str, int]) -> nn.Module:
-        return nn.Linear(sum(dims[source] for source in self.reads), self.dim)
+    def target(self, batch: Batch) -> Tensor:
+        target = super().target(batch)
+        # counts are real numbers too, and NaN is to be the mark of a missing one
+        return (
+            target
+            if target.is_floating_point()
+            else target.to(torch.get_default_dtype())
+        )
 
     def _target(self, batch: Batch) -> Tensor:
         target = self.target(batch)
         # `[B] - [B, 1]` would silently broadcast to `[B, B]`.
         target = target.unsqueeze(1) if target.dim() == 1 else target
-        if target.dim() != 2 or target.shape[1] != self.dim:
-            expected = "[B] or [B, 1]" if self.dim == 1 else f"[B, {self.dim}]"
-            raise ValueError(
-                f"task {self.name!r} expects a target of shape {expected}, got "
-                f"{list(target.shape)}"
-            )
+        self._expect_shape(
+            target.dim() == 2 and target.shape[1] == self.dim,
+            "[B] or [B, 1]" if self.dim == 1 else f"[B, {self.dim}]",
+            target,
+        )
         return target
 
+    def check(self, batch: Batch, first: int = 0) -> None:
+        self._refuse(
+            self._target(batch).isinf(),
+            batch,
+            first,
+            "a finite number, or NaN, the mark of a missing one",
+        )
+
     def labelled(self, batch: Batch) -> Tensor:
-        return ~self._target(batch).isnan().any(1)
+        return ~self._target(batch).isnan().all(1)
+
+    def weight(self, batch: Batch) -> Tensor:
+        return (~self._target(batch).isnan()).sum()
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        kept = self.labelled(batch)
-        target = torch.where(kept.unsqueeze(1), self._target(batch), 0)
-        return _mean_over(
-            (output.predictions[self.name] - target).square().mean(1), kept
-        )
+        prediction, target = output.predictions[self.name], self._target(batch)
+        kept = ~target.isnan()
+        # at least single precision, and double only where the model has it
+        target = target.to(torch.promote_types(prediction.dtype, torch.float32))
+        # zero with zero gradient where nothing is known
+        error = torch.where(kept, prediction - target, 0)
+        if self.error == "mse":
+            total = error.square().sum()
+        elif self.error == "mae":
+            total = error.abs().sum()
+        else:
+            total = F.huber_loss(error, torch.zeros_like(error), reduction="sum")
+        return _mean(total, kept.sum())
 
     def metric(self, output: Output, batch: Batch) -> Tensor:
-        """Root mean squared error over the labelled samples, in the target's units."""
+        """Root mean squared error over the entries that are there, in the target's
+        units."""
         from torchmetrics.functional import mean_squared_error
 
-        kept = self.labelled(batch)
+        target = self._target(batch)
+        kept = ~target.isnan()
         if not kept.any():
-            return torch.tensor(float("nan"))
+            return torch.tensor(torch.nan)
         return mean_squared_error(
-            output.predictions[self.name][kept].float(),
-            self._target(batch)[kept],
-            squared=False,
+            output.predictions[self.name][kept].float(), target[kept], squared=False
         )
+
+    def compared(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+        target = self._target(batch)
+        kept = ~target.isnan().any(1)
+        prediction = output.predictions[self.name][kept].float()
+        return self.readable(prediction), self.readable(target[kept].float())
+
+    def readable(self, prediction: Tensor) -> Tensor:
+        """Values in the target's units."""
+        return prediction.squeeze(-1) if self.dim == 1 else prediction
 
     def combine(
         self, predictions: Tensor, present: Tensor, log_weights: Tensor | None
@@ -136,4 +372,4 @@ class Regression(Task):
         plain mean."""
         if log_weights is None:
             log_weights = torch.where(present, 0.0, -torch.inf).log_softmax(0)
-        return (_columns(log_weights.exp(), predictions) * predictions).sum(0)
+        return (row_mask(log_weights.exp(), predictions) * predictions).sum(0)

@@ -44,7 +44,10 @@ class UnimodalTask(Task):
         target, (modality,) = self.task.target(batch), self.reads
         missing = torch.nan if target.is_floating_point() else MISSING_CLASS
         seen = torch.where(row_mask(batch.mask(modality), target), target, missing)
-        return replace(batch, targets={self.task.name: seen})
+        # not by `replace`, which would check the whole batch anew at every step
+        return Batch.unchecked(
+            batch.inputs, {self.task.name: seen}, batch.present, batch.lengths
+        )
 
     def _as_own(self, output: Output) -> Output:
         return replace(
@@ -54,14 +57,30 @@ class UnimodalTask(Task):
     def head(self, dims: dict[str, int]) -> nn.Module:
         return self.task.head(dims)
 
+    def check(self, batch: Batch, first: int = 0) -> None:
+        self.task.check(batch, first)
+
     def labelled(self, batch: Batch) -> Tensor:
         return self.task.labelled(self._alone(batch))
+
+    def weight(self, batch: Batch) -> Tensor:
+        return self.task.weight(self._alone(batch))
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         return self.task.loss(self._as_own(output), self._alone(batch))
 
     def metric(self, output: Output, batch: Batch) -> Tensor:
         return self.task.metric(self._as_own(output), self._alone(batch))
+
+    def scores(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        scores = self.task.scores(self._as_own(output), self._alone(batch))
+        return {
+            self.name + name.removeprefix(self.task.name): value
+            for name, value in scores.items()
+        }
+
+    def readable(self, prediction: Tensor) -> Tensor:
+        return self.task.readable(prediction)
 
 
 def unimodal_tasks(task: Task, modalities: Iterable[str]) -> list[UnimodalTask]:

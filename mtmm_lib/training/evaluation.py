@@ -27,7 +27,8 @@ def evaluate(model: nn.Module, data: Batch | Iterable[Batch]) -> dict[str, float
         data: a `Batch` with all samples, or an iterable of `Batch`es.
 
     Returns:
-        task → metric, NaN for a task without a label.
+        task → metric, NaN for a task without a label; further metrics of a task as
+        `task/metric`.
     """
     device = next(iter(model.parameters()), torch.empty(0)).device
     with modes_kept(model):
@@ -49,7 +50,7 @@ def measure(
             batch = batch.to(device)
             output = model(batch)
             for name, loss in model.losses(output, batch).items():
-                count = model.tasks[name].labelled(batch).sum()
+                count = model.tasks[name].weight(batch)
                 sums[name] = sums.get(name, 0) + loss.double() * count
                 counts[name] = counts.get(name, 0) + count
             predictions.append(output.predictions)
@@ -66,10 +67,16 @@ def measure(
         )
         targets = Batch.cat(seen)
         metrics = {
-            name: float(task.metric(merged, targets))
-            for name, task in model.tasks.items()
+            name: float(value)
+            for task in model.tasks.values()
+            for name, value in task.scores(merged, targets).items()
         }
-    return {name: float(sums[name] / counts[name]) for name in sums}, metrics
+    losses = {
+        name: float(total / counts[name])
+        for name, total in sums.items()
+        if counts[name] > 0  # a class may have the weight 0
+    }
+    return losses, metrics
 
 
 def chunks(data: Batch | Iterable[Batch]) -> Iterator[Batch]:

@@ -202,7 +202,7 @@ class _Replicas:
         def one(
             state: dict[str, Tensor], groups: Stacked
         ) -> tuple[Tensor, Tensor, Tensor]:
-            batch = Batch(**groups)
+            batch = Batch.unchecked(**groups)
             output = functional_call(self.template, state, (batch,))
             losses, total = [], sum(output.penalties.values())
             for name, task in self.tasks.items():
@@ -214,9 +214,7 @@ class _Replicas:
                 )
                 losses.append(task.loss(seen, batch))
                 total = total + self.weights[name] * losses[-1]
-            labels = torch.stack(
-                [task.labelled(batch).sum() for task in self.tasks.values()]
-            )
+            labels = torch.stack([task.weight(batch) for task in self.tasks.values()])
             return total, torch.stack(losses), labels
 
         state = dict(self.fixed)
@@ -263,7 +261,7 @@ class _Replicas:
                 _map(data, lambda x, here=here: x[:, here])
             )
             total, count = total + losses.double() * labels, count + labels
-        mean = total / count.clamp(min=1)
+        mean = total / torch.where(count > 0, count, 1)
         counts = torch.tensor([task.supervised for task in self.tasks.values()]) & (
             count > 0
         )

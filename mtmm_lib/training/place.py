@@ -118,7 +118,7 @@ class Place:
         r"""Losses and penalties with the whole batch's values and this process's share
         of the gradients.
 
-        With $n_r$ labels here and n overall, the mean over all labels is
+        With labels of weight $n_r$ here and n overall, the mean over all labels is
         $\ell = \sum_r \frac{n_r}{n}\ell_r$, so this process's share is
         $\frac{n_r}{n}\ell_r$. Penalties are shared out by samples.
         """
@@ -128,14 +128,15 @@ class Place:
         terms = [losses.get(name, absent) for name in tasks] + list(
             output.penalties.values()
         )
-        counts = [task.labelled(batch).sum() for task in tasks.values()]
+        counts = [task.weight(batch) for task in tasks.values()]
         counts += [torch.tensor(len(batch), device=self.device)] * len(output.penalties)
         count, values = (
             torch.stack(counts).float() * own,
             torch.stack([term.detach() for term in terms]),
         )
         total, labels = self.sum(torch.stack([values.float() * count, count]))
-        part, mean = count / labels.clamp(min=1), total / labels.clamp(min=1)
+        safe = torch.where(labels > 0, labels, 1)
+        part, mean = count / safe, total / safe
         # One by one: through one stacked tensor, each loss would give the others'
         # parameters zero gradients.
         shares = [term * part[i] for i, term in enumerate(terms)]
