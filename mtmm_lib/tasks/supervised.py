@@ -95,8 +95,7 @@ class Supervised(Task):
         if not wrong.any():
             return
         row, *entry = wrong.nonzero()[0].tolist()
-        target = self.target(batch)
-        value = target[(row, *entry[: target.dim() - 1])].item()
+        value = self.target(batch)[row, *entry].item()
         where = f", entry {entry}," if entry else ""
         raise ValueError(
             f"task {self.name!r}: the target of sample {first + row}{where} is "
@@ -314,8 +313,9 @@ class Regression(Supervised):
         return target
 
     def check(self, batch: Batch, first: int = 0) -> None:
+        self._target(batch)  # its shape
         self._refuse(
-            self._target(batch).isinf(),
+            self.target(batch).isinf(),
             batch,
             first,
             "a finite number, or NaN, the mark of a missing one",
