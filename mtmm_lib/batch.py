@@ -42,34 +42,6 @@ def usable(name: str, kind: str) -> str:
     )
 
 
-def usable(name: str, what: str) -> str:
-    """The name, if parts of a model can be registered under it.
-
-    Args:
-        name: of a task or a modality.
-        what: which, for the message.
-
-    Raises:
-        ValueError: for an empty name, one with a dot, and one that modules of PyTorch
-            use themselves (`type`, `train`, `keys`, …).
-    """
-    if not isinstance(name, str) or not name or "." in name:
-        raise ValueError(
-            f"{what} needs a name, a string that is not empty and has no dot, got "
-            f"{name!r}"
-        )
-    if hasattr(_NAMES, name):
-        raise ValueError(
-            f"{what} cannot have the name {name!r}, which PyTorch uses itself; take "
-            f"another, such as {name + '_'!r}"
-        )
-    return name
-
-
-#: Where models keep their parts by name.
-_NAMES = nn.ModuleDict()
-
-
 @dataclass(frozen=True, eq=False)
 class Batch:
     r"""Samples with any number of modalities and any number of targets.

@@ -68,7 +68,7 @@ class Task:
     gaussian = False
 
     def __init__(self, name: str, *, reads: str | Sequence[str] = "shared") -> None:
-        self.name = usable(name, "a task")
+        self.name = usable(name, "task")
         self.reads = (reads,) if isinstance(reads, str) else tuple(reads)
 
     def __repr__(self) -> str:

@@ -95,7 +95,7 @@ class Supervised(Task):
         if not wrong.any():
             return
         row, *entry = wrong.nonzero()[0].tolist()
-        value = self.target(batch)[row, *entry].item()
+        value = self.target(batch)[(row, *entry)].item()
         where = f", entry {entry}," if entry else ""
         raise ValueError(
             f"task {self.name!r}: the target of sample {first + row}{where} is "

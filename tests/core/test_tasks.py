@@ -89,7 +89,7 @@ def test_a_target_that_is_not_there():
 
 @pytest.mark.parametrize("name", ["", "a.b", "type", "keys", "training", 3])
 def test_names_that_no_part_of_a_model_can_have(name):
-    with pytest.raises(ValueError, match="a task .*name"):
+    with pytest.raises(ValueError, match="task .*a name is"):
         Regression(name)
 
 
