@@ -3,7 +3,7 @@
 
 from mtmm_lib.lesson.claims import ClaimError, claim
 from mtmm_lib.lesson.code import source
-from mtmm_lib.lesson.exercises import check
+from mtmm_lib.lesson.checking import check
 from mtmm_lib.lesson.explorer import explore
 from mtmm_lib.lesson.page import records
 from mtmm_lib.lesson.plots import COLOURS, figure

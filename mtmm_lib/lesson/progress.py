@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 from mtmm_lib.lesson import book, page
+from mtmm_lib.lesson.exercises import by_lesson
 
 PASSED, TRIED, OPEN = "passed", "tried", "not yet"
 SIGNS = {PASSED: "✓", TRIED: "◐", OPEN: "○"}
@@ -44,7 +45,7 @@ def note(id: str, passed: bool) -> str:
     except OSError as error:
         return f"(This could not be noted in {place}: {error.strerror or error}.)"
     return (
-        summary(next(chapter for chapter, ids in _exercises().items() if id in ids))
+        summary(next(chapter for chapter, ids in by_lesson().items() if id in ids))
         if passed
         else ""
     )
@@ -165,12 +166,6 @@ def _attended() -> bool:
     return getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False)
 
 
-def _exercises() -> dict[str, list[str]]:
-    from mtmm_lib.lesson.exercises import by_chapter  # which notes what it checks
-
-    return by_chapter()
-
-
 def _states() -> dict[str, dict[str, str]]:
     """Chapter → exercise → state."""
     try:
@@ -182,5 +177,5 @@ def _states() -> dict[str, dict[str, str]]:
             id: next((s for s in (PASSED, TRIED) if f"{id}.{s}" in marks), OPEN)
             for id in ids
         }
-        for chapter, ids in _exercises().items()
+        for chapter, ids in by_lesson().items()
     }

@@ -1,22 +1,43 @@
-"""The exercises of a chapter's source, and what is wrong with them.
+"""The exercises of a lesson's source, and what is wrong with them.
 
-The conventions stand in `mtmm_lib/lesson/exercises/__init__.py`.
+The conventions stand in `mtmm_lib/lesson/exercises.py`. Three proofs, each of which
+finds everything by itself: `problems` (stub, solution, mistakes),
+`arguments_that_do_not_matter` and `clothes_that_do_not_pass`.
 """
 
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import re
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial, wraps
 from typing import Any
+
+import torch
 
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 from mdit_py_plugins.colon_fence import colon_fence_plugin
 
-from mtmm_lib.lesson.exercises import judge
+from torch import Tensor
+
+from mtmm_lib.lesson.checking import judge
+from mtmm_lib.lesson.exercises import exercises as known
+
+CLOTHES: dict[str, Callable[[Tensor], Any]] = {
+    "float32": lambda x: x.float() if x.is_floating_point() else x,
+    "float64": lambda x: x.double() if x.is_floating_point() else x,
+    "rounded as float32 may": lambda x: x * (1 + 2e-6) if x.is_floating_point() else x,
+    "an array": lambda x: x.detach().numpy(),
+    "lists and plain numbers": lambda x: x.tolist(),
+    "lists and numpy's numbers": lambda x: (
+        list(x.detach().numpy()) if x.dim() else x.detach().numpy()[()]
+    ),
+}
 
 
 @dataclass
@@ -80,60 +101,168 @@ def exercises(source: str) -> dict[str, Exercise]:
     return found
 
 
-def problems(
-    source: str,
-    mistakes: Mapping[str, Mapping[str, str]],
-    checks: Mapping[str, Callable[[Any], None]],
-) -> Iterator[str]:
-    """What is wrong with the exercises of one chapter, each problem in a sentence."""
+def problems(source: str, typed: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """What is wrong with the exercises of one lesson, each problem in a sentence.
+
+    Args:
+        source: the lesson's.
+        typed: for each exercise, mistakes as code by a part of the hint of each.
+    """
     labels = [
         options.get("label")
         for name, _, options, _ in blocks(source)
         if name == "exercise"
     ]
     found = exercises(source)
-    for id in set(mistakes) - set(found):
-        yield f"{id}: mistakes are listed, but the chapter has no such exercise"
+    for id in set(typed) - set(found):
+        yield f"{id}: mistakes are listed, but the lesson has no such exercise"
     for id, exercise in found.items():
         if labels.count(id) != 1:
             yield f"{id}: it needs one {{exercise}} with this label"
         elif len(exercise.stubs) != 1:
             yield f'{id}: it needs one code cell with check("{id}", …)'
-        elif id not in checks:
-            yield f"{id}: it has no check in mtmm_lib/lesson/exercises"
+        elif id not in known():
+            yield f"{id}: it is not in the lesson's exercises.py"
         elif len(exercise.solutions) != 1 or not exercise.solutions[0].strip():
             yield f"{id}: it needs one {{solution}} with a ```python block"
         elif not exercise.collapsed:
             yield f"{id}: the solution needs :class: dropdown"
-        elif not mistakes.get(id):
+        elif not (known()[id].mistakes or typed.get(id)):
             yield f"{id}: no typical mistakes are listed"
         else:
-            yield from _judged(exercise, mistakes[id])
+            yield from _judged(exercise, typed.get(id, {}))
 
 
-def _judged(exercise: Exercise, mistakes: Mapping[str, str]) -> Iterator[str]:
-    id = exercise.id
-    if feedback(exercise).passed:
+def _judged(exercise: Exercise, typed: Mapping[str, str]) -> Iterator[str]:
+    id, solution = exercise.id, exercise.solutions[0]
+    if judge(id, answer(exercise)).passed:
         yield f"{id}: the stub passes"
-    if not (solved := feedback(exercise, exercise.solutions[0])).passed:
+    if not (solved := judge(id, answer(exercise, solution))).passed:
         yield f"{id}: the solution does not pass: {solved.hint}"
+    for hint, mistaken in known()[id].mistakes.items():
+        if not mistaken:
+            yield f"{id}: nothing gets the hint {hint!r}"
+        for made in (judge(id, each) for each in mistaken):
+            if made.passed:
+                yield f"{id}: the mistake {hint!r} passes"
+            elif made.template != hint:
+                yield f"{id}: the mistake {hint!r} gets another hint: {made.hint}"
     hints: dict[str, str] = {}
-    for part, code in mistakes.items():
-        made = feedback(exercise, code)
+    for part, code in typed.items():
+        made = judge(id, answer(exercise, code))
         if made.passed:
             yield f"{id}: the mistake {part!r} passes"
         elif part not in made.hint:
             yield f"{id}: the mistake {part!r} gets another hint: {made.hint}"
         elif made.hint in hints:
-            yield (
-                f"{id}: the mistakes {hints[made.hint]!r} and {part!r} get the "
-                "same hint"
-            )
+            both = f"{hints[made.hint]!r} and {part!r}"
+            yield f"{id}: the mistakes {both} get the same hint"
         hints[made.hint] = part
 
 
-def feedback(exercise: Exercise, answer: str = ""):
-    """What `check` says when the learner replaces the stub by `answer`."""
+def arguments_that_do_not_matter(source: str) -> Iterator[str]:
+    """For every exercise that asks for a function or class: the arguments of which a
+    right answer may use the first value that it saw, and passes."""
+    for id, solution in _solutions(source):
+        for name in inspect.signature(solution).parameters:
+            if judge(id, _used(solution, partial(_first, name, []))).passed:
+                yield f"{id}: {name} does not matter"
+
+
+def clothes_that_do_not_pass(source: str) -> Iterator[str]:
+    """For every exercise that asks for a function: the forms of a right answer that the
+    judge does not take."""
+    for id, solution in _solutions(source):
+        if isinstance(solution, type):
+            continue
+        for name, put_on in CLOTHES.items():
+            made = judge(id, _used(solution, dressed=partial(_dressed, put_on)))
+            if not made.passed:
+                yield f"{id}: {name} does not pass: {made.hint}"
+        for kind in (torch.float32, torch.float64):
+            made = judge(id, _used(solution, partial(_cast, kind)))
+            if not made.passed:
+                yield f"{id}: computed in {kind} does not pass: {made.hint}"
+        made = judge(id, _used(solution, after=_meddle))
+        if made.template != known()[id].unchanged:
+            yield f"{id}: changing the arguments gets {made.hint or 'passed'!r}"
+
+
+def _solutions(source: str) -> Iterator[tuple[str, Any]]:
+    for id, exercise in exercises(source).items():
+        solution = answer(exercise, exercise.solutions[0])
+        if callable(solution):
+            yield id, solution
+
+
+def _used(
+    solution: Any,
+    handed: Callable[[dict[str, Any]], None] = lambda arguments: None,
+    dressed: Callable[[Any], Any] = lambda value: value,
+    after: Callable[[dict[str, Any]], None] = lambda arguments: None,
+) -> Any:
+    """An answer that calls the solution with arguments that `handed` changes, dresses
+    what it returns, and does something to its own arguments `after`. Of a class, what
+    is called is its constructor."""
+    called = solution.__init__ if isinstance(solution, type) else solution
+
+    @wraps(called)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(called).bind(*args, **kwargs)
+        own = dict(bound.arguments)
+        handed(bound.arguments)
+        value = dressed(called(*bound.args, **bound.kwargs))
+        after(own)
+        return value
+
+    if isinstance(solution, type):
+        return type(solution.__name__, (solution,), {"__init__": call})
+    return call
+
+
+def _first(name: str, seen: list[Any], arguments: dict[str, Any]) -> None:
+    if name in arguments:
+        seen.append(deepcopy(arguments[name]))
+        arguments[name] = deepcopy(seen[0])
+
+
+def _cast(kind: torch.dtype, arguments: dict[str, Any]) -> None:
+    """Not where functions are handed over: they expect what comes with them."""
+
+    def cast(value: Any) -> Any:
+        return value.to(kind) if value.is_floating_point() else value
+
+    if not any(map(callable, arguments.values())):
+        for name, value in arguments.items():
+            arguments[name] = _dressed(cast, value, numbers=False)
+
+
+def _meddle(arguments: dict[str, Any]) -> None:
+    """Change every tensor and every list of numbers in place."""
+    for value in arguments.values():
+        if isinstance(value, dict):
+            _meddle(value)
+        elif isinstance(value, list):
+            value[:] = [each + 1 for each in value if isinstance(each, (int, float))]
+        elif isinstance(value, Tensor):
+            value.data = torch.zeros_like(value) + (value == 0)
+
+
+def _dressed(put_on: Callable[[Tensor], Any], value: Any, numbers: bool = True) -> Any:
+    """The value with every tensor in it dressed, and every number, as a tensor. What
+    carries a gradient stays a tensor."""
+    if isinstance(value, dict):
+        return {key: _dressed(put_on, each, numbers) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_dressed(put_on, each, numbers) for each in value)
+    if numbers and isinstance(value, (int, float)):
+        value = torch.tensor(value, dtype=torch.float64 if type(value) is float else None)
+    if not isinstance(value, Tensor):
+        return value
+    made = put_on(value)
+    return made if isinstance(made, Tensor) or not value.requires_grad else value
+def answer(exercise: Exercise, code: str = "") -> Any:
+    """What a learner hands to `check` who replaces the stub by the code."""
     (cell,) = exercise.stubs
     (call,) = _calls(cell)
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -143,16 +272,13 @@ def feedback(exercise: Exercise, answer: str = ""):
         except NameError:
             pass  # needs what the chapter computes: not for an exercise
     _run(ast.Module([s for s in cell.body if not list(_calls(s))], []), names)
-    if answer:
+    if code:
         file = f"<the answer to {exercise.id}>"
-        linecache.cache[file] = (len(answer), None, answer.splitlines(True), file)
-        tree = ast.parse(answer, file)
+        linecache.cache[file] = (len(code), None, code.splitlines(True), file)
+        tree = ast.parse(code, file)
         tree.body = [s for s in tree.body if not list(_calls(s))]
         _run(tree, names, file)
-    return judge(
-        exercise.id,
-        eval(compile(ast.Expression(call.args[1]), "<the check>", "eval"), names),
-    )
+    return eval(compile(ast.Expression(call.args[1]), "<the check>", "eval"), names)
 
 
 def _run(tree: ast.Module, names: dict[str, Any], file: str = "<the chapter>") -> None:
