@@ -1,9 +1,9 @@
 """What a notebook needs around the code: `start`, `explore`, `claim`, `check`, `quiz`,
 `source`, `footer` and plots."""
 
+from mtmm_lib.lesson.checking import check
 from mtmm_lib.lesson.claims import ClaimError, claim
 from mtmm_lib.lesson.code import source
-from mtmm_lib.lesson.checking import check
 from mtmm_lib.lesson.explorer import explore
 from mtmm_lib.lesson.page import records
 from mtmm_lib.lesson.plots import COLOURS, figure

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from mtmm_lib.lesson import page
-from mtmm_lib.lesson.exercises import Hint, NotYet, exercises
+from mtmm_lib.lesson import book, page
+from mtmm_lib.lesson.exercises import Hint, exercises, is_stub
 from mtmm_lib.lesson.progress import note
 from mtmm_lib.lesson.text import fill
 
@@ -37,11 +37,13 @@ EXIT = (
     "over with return."
 )
 STOPPED = "Your code stopped at line {line}, `{code}`, with {error}"
-UNUSABLE = "Your answer could not be checked ({error}). Is it what the exercise asks for?"
+UNUSABLE = (
+    "Your answer could not be checked ({error}). Is it what the exercise asks for?"
+)
 
 _LIBRARIES = tuple(
     [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    + [str(Path(__file__).parents[2])]
+    + [str(Path(__file__).parents[1]), str(book.FOLDER)]
 )
 
 
@@ -98,8 +100,6 @@ def judge(id: str, answer: Any) -> Feedback:
         with torch.random.fork_rng(devices=[]), _no_exit(), _time_limit(SECONDS):
             torch.manual_seed(0)
             known[id].check(answer)
-    except (NotYet, NotImplementedError):
-        return Feedback(False, STUB, attempt=False)
     except Hint as hint:
         return Feedback(False, hint.template, hint.fields)
     except SystemExit:
@@ -107,6 +107,8 @@ def judge(id: str, answer: Any) -> Feedback:
     except _TooLong:
         return Feedback(False, ENDLESS, {"seconds": SECONDS})
     except Exception as error:
+        if is_stub(error):
+            return Feedback(False, STUB, attempt=False)
         return _explained(error)
     return Feedback(True)
 

@@ -98,9 +98,10 @@ def _numeric(
         return Difference(template, list(got.shape), list(expected.shape), place)
     if not expected.numel():
         return None
-    size = expected.abs().nan_to_num(0, 0, 0).max().item()
-    limit = tolerance * (size or 0.01) if expected.is_floating_point() else 1e-3
+    exact = not expected.is_floating_point()
     got, expected = got.double(), expected.double()
+    size = expected.abs().nan_to_num(0, 0, 0).max().item()
+    limit = 1e-3 if exact else tolerance * (size or 0.01)
     alike = (got == expected) | (got.isnan() & expected.isnan())
     alike |= (got - expected).abs() <= limit
     if alike.all():

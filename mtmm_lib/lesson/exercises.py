@@ -1,4 +1,4 @@
-'''Exercises as data: what a lesson's `exercises.py` is made of.
+"""Exercises as data: what a lesson's `exercises.py` is made of.
 
 To add an exercise to a lesson:
 
@@ -45,7 +45,7 @@ To add an exercise to a lesson:
            inputs=lambda: [
                (whole(1_000, 50_000), [whole(50, 2_000) for _ in range(tasks)])
                for tasks in (2, 5, 9)
-           ],
+           ],  # drawn anew in every check
            mistakes={
                "That is the ratio upside down: put the separate models above.":
                    lambda body, heads: 1 / saving(body, heads),
@@ -115,8 +115,8 @@ To add an exercise to a lesson:
    so that it can be translated. A hint of a `function` may name its arguments, all of
    them (`{arguments}`), what came (`{yours}`), what should have come (`{expected}`) and
    where in the result (`{place}`), each of the first input that was wrong; a hint of
-   `lines` the `{line}`, what was `{given}`, and how many of the `{lines}` are `{wrong}`.
-   Double other braces.
+   `lines` the `{line}`, what was `{given}`, and how many of the `{lines}` are
+   `{wrong}`. Double other braces.
 
 3. Nothing else. `tests/lesson/test_exercises.py` finds the exercise by itself and
    proves that the stub does not pass; that the solution does, in float32, float64,
@@ -130,7 +130,7 @@ Pitfalls: a mistake that is right on all inputs (draw an input where it is not);
 mistakes that agree on all inputs; an argument of which the answer does not depend on
 these inputs; expected values next to zero by cancellation, where float32 is off
 (`tolerance`); sums of integers, which are compared exactly.
-'''
+"""
 
 from __future__ import annotations
 
@@ -139,6 +139,7 @@ import functools
 import importlib.util
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -151,6 +152,7 @@ from mtmm_lib.lesson.compare import ENTRY, VALUE, Difference, Raised, difference
 from mtmm_lib.lesson.text import fill, show, show_apart
 
 F = TypeVar("F", bound=Callable[..., Any])
+Mistakes = Mapping[str, Callable[..., Any] | Sequence[Callable[..., Any]]]
 
 NO_FUNCTION = (
     "Hand over what you defined itself, check({id!r}, {name}), without brackets behind "
@@ -183,6 +185,14 @@ class Hint(Exception):
 
 class NotYet(Exception):
     """The answer, a part of it, or what it returns is still the stub."""
+
+
+def is_stub(error: BaseException) -> bool:
+    """Whether an answer is still the stub that raised this. (PyTorch raises
+    NotImplementedError with words.)"""
+    return isinstance(error, NotYet) or (
+        isinstance(error, NotImplementedError) and not error.args
+    )
 
 
 @dataclass(frozen=True)
@@ -237,6 +247,12 @@ def _load(lesson: book.Lesson) -> None:
     spec.loader.exec_module(module)
 
 
+def _listed(
+    mistakes: Mistakes,
+) -> dict[str, Sequence[Any]]:
+    return {hint: [x] if callable(x) else x for hint, x in mistakes.items()}
+
+
 def _called(answer: Callable[..., Any], *arguments: Any) -> Any:
     return answer(*arguments)
 
@@ -245,13 +261,13 @@ def with_gradient(of: int) -> Callable[..., Any]:
     """For `function(call=…)`: the answer's value and the gradient of its sum for the
     argument number `of`. A value without one has a gradient of zero."""
 
-    def call(answer: Callable[..., Any], *arguments: Any) -> tuple[Any, Tensor]:
+    def call(answer: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         x = arguments[of].requires_grad_()
         value, zero = answer(*arguments), torch.zeros_like(x)
         if not isinstance(value, Tensor) or not value.requires_grad:
-            return value, zero
+            return {"value": value, "gradient": zero}
         (slope,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
-        return value, zero if slope is None else slope
+        return {"value": value, "gradient": zero if slope is None else slope}
 
     return call
 
@@ -264,7 +280,8 @@ class function:
     Args:
         id: the exercise.
         inputs: returns the inputs, each a tuple of arguments.
-        mistakes: what readers get wrong, as functions, by the hint that each gets.
+        mistakes: what readers get wrong, as a function (or several), by the hint that
+            each gets.
         call: how an answer is put to use, `call(answer, *arguments)`; what that returns
             is compared. By default the answer is called with the arguments.
         differs: the hint where a value differs and no mistake is recognised; by default
@@ -279,7 +296,7 @@ class function:
 
     id: str
     inputs: Callable[[], Iterable[tuple[Any, ...]]]
-    mistakes: Mapping[str, Callable[..., Any]]
+    mistakes: Mistakes
     call: Callable[..., Any] = _called
     differs: str = ""
     unchanged: str = ""
@@ -287,8 +304,7 @@ class function:
 
     def __call__(self, reference: F) -> F:
         check = functools.partial(self._check, reference)
-        wrong = {hint: [mistake] for hint, mistake in self.mistakes.items()}
-        _register(self.id, Exercise(check, wrong, self.unchanged))
+        _register(self.id, Exercise(check, _listed(self.mistakes), self.unchanged))
         return reference
 
     def _check(self, reference: Callable[..., Any], answer: Any) -> None:
@@ -327,9 +343,8 @@ class function:
                 found.append(Raised(error))
             if self.unchanged and any(map(_changed, given, case)):
                 raise Hint(self.unchanged)
-        stubs = (NotImplementedError, NotYet)
         if all(
-            each is None or isinstance(each, Raised) and isinstance(each.error, stubs)
+            each is None or isinstance(each, Raised) and is_stub(each.error)
             for each in found
         ):
             raise NotYet
@@ -350,7 +365,8 @@ class function:
         on which either of the two is wrong; empty without one."""
         off = self._differences(yours, expected)
         best, most = "", 0.5
-        for hint, mistake in self.mistakes.items():
+        tried = [(hint, x) for hint, xs in _listed(self.mistakes).items() for x in xs]
+        for hint, mistake in tried:
             made = self._outcomes(mistake, cases)
             wrong = self._differences(made, expected)
             alike = [
@@ -386,7 +402,7 @@ def _changed(given: Any, kept: Any) -> bool:
 def _watched(answer: Any) -> Any:
     """The answer; as a function, one that raises `NotYet` where it returns None. (A
     class, whose methods may return nothing, raises NotImplementedError itself.)"""
-    if isinstance(answer, type):
+    if not isinstance(answer, (types.FunctionType, functools.partial)):
         return answer
     returned = False
 
@@ -403,7 +419,8 @@ def _watched(answer: Any) -> Any:
 
 
 def exercise(
-    id: str, mistakes: Mapping[str, Callable[..., Any]] | None = None
+    id: str,
+    mistakes: Mistakes | None = None,
 ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
     """Make the decorated function the check of an exercise that needs code.
 
@@ -416,8 +433,10 @@ def exercise(
     """
 
     def register(check: Callable[[Any], None]) -> Callable[[Any], None]:
-        wrong = {hint: [mistake] for hint, mistake in (mistakes or {}).items()}
-        _register(id, Exercise(lambda answer: check(_watched(answer)), wrong))
+        _register(
+            id,
+            Exercise(lambda answer: check(_watched(answer)), _listed(mistakes or {})),
+        )
         return check
 
     return register

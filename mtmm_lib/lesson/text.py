@@ -29,7 +29,7 @@ def show(value: Any, digits: int = 4) -> str:
     """A value in few characters: floats to some digits, large tensors by their shape,
     long lists by their beginning, functions by their name."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        if math.prod(value.shape) > 8:
+        if math.prod(value.shape) > 12:
             return f"tensor{list(value.shape)}"
         value = value.tolist()
     if isinstance(value, float):
@@ -38,9 +38,9 @@ def show(value: Any, digits: int = 4) -> str:
         pairs = (f"{key!r}: {show(each, digits)}" for key, each in value.items())
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
-        shown = [show(each, digits) for each in value[:8]]
+        shown = [show(each, digits) for each in value[:12]]
         brackets = "()" if isinstance(value, tuple) else "[]"
-        return ", ".join(shown + ["…"] * (len(value) > 8)).join(brackets)
+        return ", ".join(shown + ["…"] * (len(value) > 12)).join(brackets)
     return str(getattr(value, "__name__", value))
 
 

@@ -61,7 +61,7 @@ assert pathlib.Path(mtmm_lib.__file__).is_relative_to(sys.prefix), mtmm_lib.__fi
 from mtmm_lib.data import talking_digits
 from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import SumFusion
-from mtmm_lib.lesson.exercises import checks
+from mtmm_lib.lesson.exercises import exercises
 from mtmm_lib.lesson.questions import load
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
@@ -74,7 +74,7 @@ encoders = {name: MLPEncoder(x[0].numel(), 8) for name, x in train.inputs.items(
 tasks = [Classification("digit", classes=10)]
 model = Model(encoders, SumFusion(dims, 8), HardSharing(["digit"], 8, 8), tasks)
 fit(model, train, epochs=1, progress=False)
-print(len(load("warm-up")) > 0 and len(checks()) > 0)
+print(len(load("warm-up")) > 0 and len(exercises()) > 0)
 """
 
 

@@ -18,11 +18,9 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
-
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 from mdit_py_plugins.colon_fence import colon_fence_plugin
-
 from torch import Tensor
 
 from mtmm_lib.lesson.checking import judge
@@ -212,7 +210,8 @@ def _used(
         own = dict(bound.arguments)
         handed(bound.arguments)
         value = dressed(called(*bound.args, **bound.kwargs))
-        after(own)
+        if not getattr(value, "requires_grad", False):  # backward needs them
+            after(own)
         return value
 
     if isinstance(solution, type):
@@ -249,18 +248,25 @@ def _meddle(arguments: dict[str, Any]) -> None:
 
 
 def _dressed(put_on: Callable[[Tensor], Any], value: Any, numbers: bool = True) -> Any:
-    """The value with every tensor in it dressed, and every number, as a tensor. What
-    carries a gradient stays a tensor."""
+    """The value with every tensor in it dressed; where numbers count, they are dressed
+    as tensors, and tuples and lists are exchanged. What carries a gradient stays a
+    tensor."""
     if isinstance(value, dict):
         return {key: _dressed(put_on, each, numbers) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_dressed(put_on, each, numbers) for each in value)
+        other = {tuple: list, list: tuple} if numbers else {}
+        kind = other.get(type(value), type(value))
+        return kind(_dressed(put_on, each, numbers) for each in value)
     if numbers and isinstance(value, (int, float)):
-        value = torch.tensor(value, dtype=torch.float64 if type(value) is float else None)
+        value = torch.tensor(
+            value, dtype=torch.float64 if type(value) is float else None
+        )
     if not isinstance(value, Tensor):
         return value
     made = put_on(value)
     return made if isinstance(made, Tensor) or not value.requires_grad else value
+
+
 def answer(exercise: Exercise, code: str = "") -> Any:
     """What a learner hands to `check` who replaces the stub by the code."""
     (cell,) = exercise.stubs

@@ -1,32 +1,70 @@
-"""Every exercise: the stub does not pass, the solution does, each typical mistake gets
-its own hint."""
+"""Every exercise: the stub does not pass, the solution does, in any clothing; every
+argument matters; each typical mistake gets its own hint."""
 
+import ast
+import inspect
+import re
 import runpy
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
-from exercise_rules import problems
+from exercise_rules import (
+    arguments_that_do_not_matter,
+    clothes_that_do_not_pass,
+    problems,
+)
 
-from mtmm_lib.lesson import book, exercises
+from mtmm_lib.lesson import book, check, checking, exercises
+from mtmm_lib.lesson.checking import judge
 
-CHAPTERS = sorted(book.FOLDER.glob("*/lesson.md"))
+# TODO: lessons whose exercises are not data yet
+OLD = {
+    "the-twelve-steps",
+    "hard-parameter-sharing",
+    "soft-parameter-sharing",
+    "sharing-features",
+    "adding-up-losses",
+    "when-gradients-disagree",
+    "three-levels-of-fusion",
+    "missing-weak-and-dominant-modalities",
+    "attention-as-adaptive-weighting",
+}
+LESSONS = pytest.mark.parametrize("slug", book.lessons())
+NEW = pytest.mark.parametrize("slug", [s for s in book.lessons() if s not in OLD])
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.parent.name)
-def test_exercises_of(chapter: Path) -> None:
-    listed = (
-        Path(__file__).parent
-        / "mistakes"
-        / f"{chapter.parent.name.replace('-', '_')}.py"
-    )
-    mistakes = runpy.run_path(str(listed))["MISTAKES"] if listed.exists() else {}
-    assert (
-        list(
-            problems(chapter.read_text(encoding="utf-8"), mistakes, exercises.checks())
-        )
-        == []
-    )
+def source(slug: str) -> str:
+    return (book.lesson(slug).folder / "lesson.md").read_text(encoding="utf-8")
+
+
+@LESSONS
+def test_stub_solution_and_mistakes_of(slug: str) -> None:
+    listed = Path(__file__).parent / "mistakes" / f"{slug.replace('-', '_')}.py"
+    typed = runpy.run_path(str(listed))["MISTAKES"] if listed.exists() else {}
+    assert list(problems(source(slug), typed)) == []
+
+
+@NEW
+def test_every_argument_matters_in(slug: str) -> None:
+    assert list(arguments_that_do_not_matter(source(slug))) == []
+
+
+@NEW
+def test_right_answers_pass_in_any_clothing_in(slug: str) -> None:
+    assert list(clothes_that_do_not_pass(source(slug))) == []
+
+
+@NEW
+def test_every_hint_is_one_text_with_fields(slug: str) -> None:
+    """A text that is put together cannot be translated."""
+    path = book.lesson(slug).folder / "exercises.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        assert not isinstance(node, ast.JoinedStr), f"an f-string, line {node.lineno}"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Hint":
+            assert isinstance(node.args[0], (ast.Constant, ast.Name)), node.lineno
 
 
 PLANTED = """
@@ -50,12 +88,12 @@ def needs(x=big):
 ```{exercise} Four times
 :label: planted
 
-Write `four(x)`.
+Write `four(x, more)`.
 ```
 
 ```{code-cell} ipython3
 :tags: [exercise]
-def four(x):
+def four(x, more):
     ...
 
 
@@ -68,37 +106,39 @@ check("planted", four)
 Twice, twice.
 
 ```python
-def four(x):
-    return twice(twice(x))
+def four(x, more):
+    return twice(twice(x)) + more
 ```
 ````
 """
-MISTAKES = {
-    "planted": {
-        "square": "def four(x):\n    return x ** 2",
-        "`return x.fuor()`": "def four(x):\n    return x.fuor()",
-    }
-}
+TYPED = {"planted": {"`return x.fuor()`": "def four(x, more):\n    return x.fuor()"}}
+SQUARE = "That is the square."
+
+
+def plant(inputs, mistakes, **how):
+    @exercises.function("planted", inputs=inputs, mistakes=mistakes, **how)
+    def four(x, more):
+        return 4 * x + more
+
+
+def inputs():
+    return [(torch.randn(n), exercises.real(1, 2)) for n in (5, 3, 4)]
 
 
 @pytest.fixture
-def checks(monkeypatch):
-    monkeypatch.setattr(exercises, "_CHECKS", dict(exercises.checks()))
-    monkeypatch.setattr(exercises, "checks", lambda: exercises._CHECKS)
-
-    @exercises.exercise("planted")
-    def _(four):
-        x = torch.randn(5)
-        if torch.equal(four(x), x**2):
-            raise exercises.Hint("That is the square.")
-        if not torch.equal(four(x), 4 * x):
-            raise exercises.Hint("Not four times.")
-
-    return exercises._CHECKS
+def empty(monkeypatch):
+    monkeypatch.setattr(exercises, "_EXERCISES", dict(exercises.exercises()))
 
 
-def test_a_whole_exercise_has_no_problem(checks) -> None:
-    assert list(problems(PLANTED, MISTAKES, checks)) == []
+@pytest.fixture
+def planted(empty):
+    plant(inputs, {SQUARE: lambda x, more: x**2 + more})
+
+
+def test_a_whole_exercise_has_no_problem(planted) -> None:
+    assert list(problems(PLANTED, TYPED)) == []
+    assert list(arguments_that_do_not_matter(PLANTED)) == []
+    assert list(clothes_that_do_not_pass(PLANTED)) == []
 
 
 @pytest.mark.parametrize(
@@ -118,63 +158,82 @@ def test_a_whole_exercise_has_no_problem(checks) -> None:
         ("```{solution} planted", "```{note}", "needs one {solution}"),
         ("```python", "```text", "needs one {solution}"),
         (":class: dropdown", "", "needs :class: dropdown"),
-        ("    ...\n", "    return 4 * x\n", "the stub passes"),
+        ("    ...\n", "    return 4 * x + more\n", "the stub passes"),
         (
-            "return twice(twice(x))",
-            "return twice(x)",
-            "the solution does not pass: Not four times.",
+            "return twice(twice(x)) + more",
+            "return twice(x) + more",
+            "the solution does not pass: With x = [",
         ),
         (
-            "return twice(twice(x))",
+            "return twice(twice(x)) + more",
             "return big",
             "the solution does not pass: Your code stopped at line 2",
         ),
+        ("planted", "nowhere", "nowhere: it is not in the lesson's exercises.py"),
     ],
 )
-def test_a_broken_exercise_is_found(checks, old: str, new: str, problem: str) -> None:
-    source = PLANTED.replace(old, new)
-    assert source != PLANTED
-    assert any(problem in found for found in problems(source, MISTAKES, checks))
+def test_a_broken_exercise_is_found(planted, old: str, new: str, problem: str) -> None:
+    text = PLANTED.replace(old, new)
+    assert text != PLANTED
+    assert any(problem in found for found in problems(text, {}))
 
 
 @pytest.mark.parametrize(
-    ("mistakes", "problem"),
+    ("mistakes", "typed", "problem"),
     [
-        ({}, "no typical mistakes"),
-        ({"square": "def four(x):\n    return 4 * x"}, "passes"),
+        ({}, {}, "no typical mistakes"),
+        ({"Right.": lambda x, more: 4 * x + more}, {}, "'Right.' passes"),
         (
-            {"cube": "def four(x):\n    return x ** 2"},
-            "gets another hint: That is the square.",
+            {SQUARE: lambda x, more: x**2, "Same.": lambda x, more: x**2},
+            {},
+            f"'Same.' gets another hint: {SQUARE}",
         ),
         (
-            {
-                "the square": MISTAKES["planted"]["square"],
-                "square": MISTAKES["planted"]["square"],
-            },
-            "the same hint",
+            {"Only where x is long.": lambda x, more: 4 * x if len(x) > 5 else 5 * x},
+            {"other": "def four(x, more):\n    return 5 * x"},
+            "'other' gets another hint: Only where x is long.",
+        ),
+        ({}, {"a": "def four(x, more):\n    return 4 * x + more"}, "passes"),
+        (
+            {},
+            dict.fromkeys(
+                ("but yours is", "it"), "def four(x, more):\n    return torch.tensor(1)"
+            ),
+            "gets another hint",
         ),
     ],
 )
-def test_broken_mistakes_are_found(
-    checks, mistakes: dict[str, str], problem: str
-) -> None:
-    assert any(
-        problem in found for found in problems(PLANTED, {"planted": mistakes}, checks)
-    )
-    assert any(
-        "no such exercise" in found
-        for found in problems("", {"planted": mistakes}, checks)
-    )
+def test_broken_mistakes_are_found(empty, mistakes, typed, problem: str) -> None:
+    plant(inputs, mistakes)
+    found = list(problems(PLANTED, {"planted": typed}))
+    assert any(problem in each for each in found), found
+    assert any("no such exercise" in each for each in problems("", {"planted": typed}))
 
 
-def test_an_exercise_without_a_check_is_found(checks) -> None:
-    del checks["planted"]
-    assert list(problems(PLANTED, MISTAKES, checks)) == [
-        "planted: it has no check in mtmm_lib/lesson/exercises"
+def test_an_argument_that_does_not_matter_is_found(empty) -> None:
+    plant(lambda: [(torch.randn(3), 2.5) for _ in range(4)], {})
+    assert list(arguments_that_do_not_matter(PLANTED)) == [
+        "planted: more does not matter"
     ]
 
 
-def test_an_exercise_has_one_check(checks) -> None:
+def test_clothes_that_do_not_pass_are_found(empty) -> None:
+    @exercises.exercise("planted")
+    def _(four) -> None:
+        x = torch.randn(5, dtype=torch.float64)
+        kept, value = x.clone(), four(x, 1.5)
+        if value.dtype != x.dtype or not torch.equal(value, 4 * kept + 1.5):
+            raise exercises.Hint("Not equal.")
+        if not torch.equal(x, kept):
+            raise exercises.Hint("It has changed x.")
+
+    found = list(clothes_that_do_not_pass(PLANTED))
+    for name in ("float32", "rounded", "an array", "lists and plain", "computed in"):
+        assert any(name in each for each in found), name
+    assert "planted: changing the arguments gets 'It has changed x.'" in found
+
+
+def test_an_exercise_has_one_check(planted) -> None:
     with pytest.raises(ValueError, match="two checks"):
         exercises.exercise("planted")(lambda answer: None)
 
@@ -183,46 +242,199 @@ class TestJudge:
     """Whatever the answer is, there is feedback and no exception."""
 
     @pytest.mark.parametrize("stub", [None, ..., (1, ...), {"a": None}, [...]])
-    def test_stub_value(self, checks, stub) -> None:
-        feedback = exercises.judge("planted", stub)
-        assert not feedback.passed and "stub" in feedback.hint
+    def test_stub_value(self, planted, stub) -> None:
+        feedback = judge("planted", stub)
+        assert not (feedback.passed or feedback.attempt) and "stub" in feedback.hint
 
     @pytest.mark.parametrize("value", [None, ...])
-    def test_stub_function(self, checks, value) -> None:
-        assert "stub" in exercises.judge("planted", lambda x: value).hint
+    def test_stub_function(self, planted, value) -> None:
+        assert "stub" in judge("planted", lambda x, more: value).hint
 
-    def test_stub_raises(self, checks) -> None:
-        def four(x):
+    def test_stub_raises(self, planted) -> None:
+        def four(x, more):
             raise NotImplementedError
 
-        assert "stub" in exercises.judge("planted", four).hint
+        assert "stub" in judge("planted", four).hint
 
-    @pytest.mark.parametrize(
-        "answer", [3, "four", torch.zeros(2), torch.nn.Linear(2, 2), int]
-    )
-    def test_another_kind_of_answer(self, checks, answer) -> None:
-        feedback = exercises.judge("planted", answer)
+    def test_what_pytorch_does_not_implement_is_no_stub(self, planted) -> None:
+        feedback = judge("planted", lambda x, more: (x > 0).abs() + more)
+        assert "NotImplementedError" in feedback.hint and feedback.attempt
+
+    def test_a_forgotten_branch_is_no_stub(self, planted) -> None:
+        feedback = judge("planted", lambda x, y: 4 * x + y if len(x) > 3 else None)
+        assert "returns nothing" in feedback.hint and feedback.attempt
+        assert "x = [" in feedback.hint  # the input of which it is true
+
+    def test_nor_is_it_where_the_check_is_code(self, empty) -> None:
+        exercises.exercise("planted")(lambda four: (four(1), four(2)))
+        feedback = judge("planted", lambda x: x if x == 1 else None)
+        assert "returns nothing" in feedback.hint and feedback.attempt
+        assert "stub" in judge("planted", lambda x: None).hint
+
+    @pytest.mark.parametrize("answer", [3, "four", torch.zeros(2), {}])
+    def test_a_value_for_a_function(self, planted, answer) -> None:
+        assert 'check("planted", four)' in judge("planted", answer).hint.replace(
+            "'", '"'
+        )
+
+    @pytest.mark.parametrize("answer", [torch.nn.Linear(2, 2), int, lambda: 3])
+    def test_another_kind_of_answer(self, planted, answer) -> None:
+        feedback = judge("planted", answer)
         assert not feedback.passed and feedback.hint
 
-    def test_an_exception_is_named_with_its_line(self, checks) -> None:
-        def four(x):
+    def test_an_exception_is_named_with_its_line(self, planted) -> None:
+        def four(x, more):
             y = x + 1
             return y @ torch.zeros(7)
 
-        hint = exercises.judge("planted", four).hint
+        hint = judge("planted", four).hint
         assert "`return y @ torch.zeros(7)`" in hint and "RuntimeError" in hint
 
-    def test_an_unknown_id_gets_the_nearest(self, checks) -> None:
-        assert "'planted'" in exercises.judge("plnted", 3).hint
+    @pytest.mark.parametrize("end", [sys.exit, exit])
+    def test_the_end_of_the_program_is_not_that_of_the_notebook(
+        self, planted, end
+    ) -> None:
+        assert "ended the program" in judge("planted", lambda x, more: end()).hint
 
-    def test_the_lesson_keeps_its_random_state(self, checks) -> None:
+    def test_a_loop_without_end_is_stopped(self, planted, monkeypatch) -> None:
+        monkeypatch.setattr(checking, "SECONDS", 0.2)
+        caught = []
+
+        def four(x, more):
+            while True:
+                try:
+                    while True:
+                        x = x + more
+                except Exception as error:
+                    caught.append(error)
+
+        threads = threading.active_count()
+        assert "a loop that never ends" in judge("planted", four).hint
+        assert threading.active_count() == threads and not caught
+        assert judge("planted", lambda x, more: 4 * x + more).passed
+
+    def test_an_unknown_id_gets_the_nearest(self, planted) -> None:
+        assert "'planted'" in judge("plnted", 3).hint
+
+    @pytest.mark.parametrize("answer", [lambda x: x, {"a": 1}, 3])
+    def test_exchanged_arguments_are_noticed(self, planted, answer) -> None:
+        assert "name comes first: check('planted'" in judge(answer, "planted").hint
+
+    def test_the_lesson_keeps_its_random_state(self, planted) -> None:
         torch.manual_seed(1)
         expected = torch.rand(3)
         torch.manual_seed(1)
-        assert exercises.judge("planted", lambda x: 4 * x).passed
+        assert judge("planted", lambda x, more: 4 * x + more).passed
         assert torch.equal(torch.rand(3), expected)
 
-    def test_check_shows_what_judge_finds(self, checks, capsys) -> None:
-        assert exercises.check("planted", lambda x: 4 * x) == exercises.Feedback(True)
-        assert not exercises.check("planted", lambda x: x**2).passed
-        assert capsys.readouterr().out == "✓ Correct.\nNot yet. That is the square.\n"
+    def test_check_shows_what_judge_finds(self, planted, capsys) -> None:
+        right = check("planted", lambda x, more: 4 * x + more)
+        assert right == checking.Feedback(True)
+        assert not check("planted", lambda x, more: x**2 + more).passed
+        assert capsys.readouterr().out == f"✓ Correct.\nNot yet. {SQUARE}\n"
+
+
+class TestFunction:
+    """What the judge of functions recognises, and what it says otherwise."""
+
+    def test_a_mistake_on_most_inputs_is_recognised(self, planted) -> None:
+        hint = judge("planted", lambda x, y: x**2 + y if len(x) > 3 else x).hint
+        assert hint == SQUARE
+        hint = judge("planted", lambda x, y: x**2 + y if len(x) > 4 else x).hint
+        assert hint != SQUARE
+
+    def test_values_that_differ_are_named(self, planted) -> None:
+        hint = judge("planted", lambda x, more: torch.cat([4 * x[:2], x[2:]]) + more)
+        assert "entry [2] of the result should be" in hint.hint
+        assert "more = 1." in hint.hint
+
+    def test_digits_enough_to_tell_two_values_apart(self, empty) -> None:
+        @exercises.function("planted", inputs=lambda: [(1,)], mistakes={})
+        def number(x):
+            return 0.123456789
+
+        hint = judge("planted", lambda x: 0.12350001).hint
+        assert "should be 0.12346, but yours is 0.1235." in hint
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (lambda x, more: (4 * x + more).sum(), "shape [5] was expected"),
+            (lambda x, more: "4x", "4x, which cannot be compared"),
+        ],
+    )
+    def test_another_kind_of_result(self, planted, answer, words: str) -> None:
+        assert words in judge("planted", answer).hint
+
+    def test_an_exercise_may_keep_its_values_to_itself(self, empty) -> None:
+        plant(inputs, {}, differs="Try {more:.1f} and x = 0.")
+        hint = judge("planted", lambda x, more: x).hint
+        assert re.fullmatch(r"Try 1\.\d and x = 0\.", hint)
+
+    def test_an_argument_may_be_changed_and_restored_but_not_lost(self, empty) -> None:
+        plant(inputs, {}, unchanged="Leave x alone.")
+
+        def undone(x, more):
+            x *= 4
+            value = x + more
+            x /= 4
+            return value
+
+        def lost(x, more):
+            x *= 4
+            return x + more
+
+        assert judge("planted", undone).passed
+        assert judge("planted", lost).hint == "Leave x alone."
+
+    def test_a_number_without_a_gradient_is_recognised(self, empty) -> None:
+        def detached(x, more):
+            return 4 * x.detach() + more
+
+        plant(inputs, {"No gradient.": detached}, call=exercises.with_gradient(of=0))
+        assert judge("planted", lambda x, more: 4 * x + more).passed
+        assert (
+            judge("planted", lambda x, y: (4 * x + y).tolist()).hint == "No gradient."
+        )
+        assert "stub" in judge("planted", lambda x, more: None).hint
+
+
+class TestLines:
+    @pytest.fixture
+    def two(self, empty):
+        exercises.lines(
+            "planted",
+            {"first": "a", "second": "b"},
+            {"“{line}” is no {given}.": exercises.confused("a", "c")},
+            words=("a", "b", "c"),
+        )
+
+    @pytest.mark.parametrize(
+        ("answer", "hint"),
+        [
+            ({"first": "a", "second": "b"}, ""),
+            ({"first": "c", "second": "c"}, "“first” is no c."),
+            ({"first": "b", "second": "c"}, "2 of 2 are not right yet; begin with"),
+            (
+                {"first": "a", "second": "d"},
+                "'d' is not one of the answers, which are a",
+            ),
+            ({"first": "a", "second": [1]}, "[1] is not one of the answers"),
+            ({"first": "a"}, "Keep the 2 lines"),
+            ("a", "Keep the 2 lines"),
+        ],
+    )
+    def test_lines(self, two, answer, hint: str) -> None:
+        feedback = judge("planted", answer)
+        assert hint in feedback.hint and feedback.passed == (not hint)
+
+    def test_every_wrong_line_is_a_mistake_to_be_tried(self, two) -> None:
+        mistakes = exercises.exercises()["planted"].mistakes
+        assert [len(each) for each in mistakes.values()] == [1, 3]
+
+
+def test_the_how_to_says_what_there_is() -> None:
+    for name in ("function", "lines", "exercise", "confused", "with_gradient"):
+        assert f"{name}(" in exercises.__doc__
+    for name in inspect.signature(exercises.function).parameters:
+        assert name in exercises.__doc__, name

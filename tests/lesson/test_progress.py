@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from test_page import Balanced
 
 from mtmm_lib.lesson import book, check, exercises, forget_progress, start
-from mtmm_lib.lesson.exercises import by_chapter
+from mtmm_lib.lesson.exercises import by_lesson
 
 # the package shows the function of that name
 progress = importlib.import_module("mtmm_lib.lesson.progress")
@@ -122,7 +122,7 @@ WRITER = """
 import importlib, itertools, sys
 progress = importlib.import_module("mtmm_lib.lesson.progress")
 progress._attended = lambda: True
-ids = [id for ids in progress._exercises().values() for id in ids]
+ids = [id for ids in progress.by_lesson().values() for id in ids]
 own, rounds = int(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -176,7 +176,7 @@ def test_a_killed_process_leaves_whole_marks_and_keeps_what_it_said(
     whole = [line.strip() for line in lines if line.endswith("\n")]
     every = {
         f"{id}.{kind}"
-        for ids in by_chapter().values()
+        for ids in by_lesson().values()
         for id in ids
         for kind in ("passed", "tried")
     }
@@ -209,7 +209,7 @@ class TestCheck:
         assert capsys.readouterr().out.splitlines()[1].endswith(stands)
 
     def test_when_all_are_passed_none_is_open(self, place, reader) -> None:
-        for id in by_chapter()["everything-is-a-mapping"]:
+        for id in by_lesson()["everything-is-a-mapping"]:
             progress.note(id, True)
         assert (
             progress.summary("everything-is-a-mapping")
@@ -268,7 +268,7 @@ def test_the_table_says_in_words_what_it_shows(place, reader, monkeypatch) -> No
     (before, _), (html, plain) = shown
     assert (
         "<table" not in before
-        and f"passed: 0 of {sum(map(len, by_chapter().values()))}" in before
+        and f"passed: 0 of {sum(map(len, by_lesson().values()))}" in before
     )
     text = Balanced(html).text
     for words in (
@@ -296,11 +296,11 @@ def test_the_folder_is_the_users_own(monkeypatch, tmp_path) -> None:
 
 
 def test_every_exercise_has_the_chapter_of_its_source() -> None:
-    for chapter, ids in by_chapter().items():
+    for chapter, ids in by_lesson().items():
         source = book.lesson(chapter).folder / "lesson.md"
         text = source.read_text(encoding="utf-8")
         assert all(f":label: {id}\n" in text for id in ids)
-    assert sum(map(len, by_chapter().values())) == len(exercises.checks())
+    assert sum(map(len, by_lesson().values())) == len(exercises.exercises())
 
 
 def test_no_lesson_shows_or_deletes_progress_by_itself() -> None:
