@@ -3,41 +3,72 @@ r"""What all balancers have in common, and the plain weighted sum."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import field, fields
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtmm_lib.batch import Output
+from mtmm_lib.model import TaskModel
+from mtmm_lib.tasks import Task
+
+#: Added to a loss whose logarithm is taken, so that a loss of zero does no harm.
+SMALL = 1e-8
 
 
-class Balancer(Protocol):
-    r"""What `fit` asks of a balancer: `backward`, and where it needs them any of these.
+class Balancer:
+    r"""Base of all balancers: what `fit` calls, and when. Only `backward` has to be
+    written; the other hooks do nothing until a subclass fills them in.
 
-    - `after_step(losses)`: called after the parameters moved. `losses()` computes the
-      losses of the same batch again, without gradients, for balancers that follow the
-      progress of a step.
-    - `after_epoch(losses)`: called with each task's mean loss of the epoch, task →
-      float.
-    - `state_dict()` and `load_state_dict(state)`: what a checkpoint has to hold, of
-      tensors, numbers, strings, lists and dicts.
+    What a balancer remembers belongs to names, of tasks and of parameters
+    (`model.named_parameters()`), never to positions: tasks come and go with the labels
+    of a batch, and parameters are frozen and unfrozen.
 
     With several processes the losses have the values of the whole batch on each of
     them, so that all processes find the same weights; their gradients, which `fit` adds
     up, are each process's own share. A balancer that draws random numbers therefore
     needs a generator of its own, seeded alike everywhere.
+
+    Raises:
+        TypeError: when a subclass is defined one of whose public methods is called
+            nearly, but not quite, like a hook, `after_epochs` say: nobody would call
+            it.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if name.startswith("_") or name in HOOKS or not callable(value):
+                continue
+            # At 0.9 a letter too many, too few, or two in the wrong order are close
+            # to a hook, but `restart` and `after_batch` are words of their own.
+            for hook in get_close_matches(name, HOOKS, n=1, cutoff=0.9):
+                raise TypeError(
+                    f"{cls.__name__} has a method {name!r}, which nothing calls: is "
+                    f"the hook {hook!r} meant? (A helper of its own begins with an "
+                    "underscore.)"
+                )
+
+    def start(self, model: TaskModel) -> None:
+        """Called before the first step of a run that starts anew: puts the state back
+        to what it was when the balancer was made, and checks that what it was told of
+        tasks fits the model."""
+
     def backward(
-        self, losses: dict[str, Tensor], output: Output, model: nn.Module
+        self, losses: dict[str, Tensor], output: Output, model: TaskModel
     ) -> dict[str, float]:
         """Adds one update's gradients to the parameters' `.grad`.
 
+        A loss or a penalty that needs no gradient, since all that it depends on is
+        frozen, adds nothing and has no part in the weights.
+
         Args:
-            losses: task → scalar, with gradients; any subset of the tasks, never empty.
+            losses: task → scalar; any subset of the tasks, never empty.
             output: the forward pass that they come from; its `penalties` are added
                 unweighted.
             model: the model, for balancers that treat shared and task parameters
@@ -46,10 +77,33 @@ class Balancer(Protocol):
         Returns:
             task → the weight that its loss had in this step.
         """
-        ...
+        raise NotImplementedError
+
+    def after_step(self, losses: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Called after the parameters moved.
+
+        Args:
+            losses: computes the losses of the same batch again, without gradients, for
+                balancers that follow the progress of a step.
+        """
+
+    def after_epoch(self, losses: Mapping[str, float]) -> None:
+        """Called with each task's mean loss of the epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint has to hold, of tensors, numbers, strings, lists and
+        dicts."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave."""
 
 
-class StaticWeights:
+#: What `fit` calls.
+HOOKS = [name for name in vars(Balancer) if not name.startswith("_")]
+
+
+class StaticWeights(Balancer):
     r"""The weighted sum with fixed weights,
     $\ell = \sum_t w_t \ell_t + \text{penalties}$.
 
@@ -74,55 +128,68 @@ class StaticWeights:
     def of(self, tasks: Iterable[str]) -> dict[str, float]:
         """Task → weight, for all the given tasks; raises `ValueError` when a weight is
         for none of them."""
-        return _by_task(self.weights, 1.0, tasks, "StaticWeights has weights")
+        return of_each(self.weights, 1.0, tasks, "StaticWeights has weights")
+
+    def start(self, model: TaskModel) -> None:
+        self.of(model.tasks)
 
     def backward(
-        self, losses: dict[str, Tensor], output: Output, model: nn.Module
+        self, losses: dict[str, Tensor], output: Output, model: TaskModel
     ) -> dict[str, float]:
         weights = self.of(model.tasks)
-        terms = [
-            loss if weights[name] == 1.0 else weights[name] * loss
-            for name, loss in losses.items()
-        ]
-        terms += output.penalties.values()
-        sum(terms[1:], terms[0]).backward()
+        add_gradients(weights, losses, output.penalties.values())
         return {name: weights[name] for name in losses}
 
 
-def _by_task(
+def of_each(
     given: Mapping[str, float], default: float, tasks: Iterable[str], what: str
 ) -> dict[str, float]:
-    """What is given for some tasks, for all of them."""
+    """Task → what is given for it, or the default.
+
+    Args:
+        given: task → number, for some of the tasks.
+        default: for the others.
+        tasks: all tasks.
+        what: the beginning of the error's sentence, "FAMO has minima" say.
+
+    Raises:
+        ValueError: when something is given for a task that there is not (named).
+    """
     tasks = list(tasks)
-    if not given.keys() <= set(tasks):
+    unknown = sorted(given.keys() - set(tasks))
+    if unknown:
         raise ValueError(
-            f"{what} for {sorted(given.keys() - set(tasks))}, but the model's tasks "
-            f"are {sorted(tasks)}"
+            f"{what} for {unknown}, but the model's tasks are {sorted(tasks)}"
         )
     return {name: float(given.get(name, default)) for name in tasks}
 
 
-class LossBalancer:
-    """Base of the balancers that look at the values of the losses: a subclass says what
-    weights they get.
+def add_gradients(
+    weights: Mapping[str, float],
+    losses: Mapping[str, Tensor],
+    unweighted: Iterable[Tensor],
+) -> None:
+    r"""Adds the gradient of $\sum_t w_t \ell_t$ and of what is added unweighted to
+    `.grad`, by one backward pass. Terms that need no gradient are left out; if none
+    does, nothing happens."""
+    terms = [
+        loss if weights[name] == 1.0 else weights[name] * loss
+        for name, loss in losses.items()
+    ]
+    terms = [term for term in (*terms, *unweighted) if term.requires_grad]
+    if terms:
+        sum(terms[1:], terms[0]).backward()
 
-    Subclasses are dataclasses: the fields of their constructors are settings, all other
-    fields are the state that a checkpoint holds.
-    """
 
-    def weigh(self, losses: dict[str, float], model: nn.Module) -> dict[str, float]:
-        """Task → weight, for these losses; one step of whatever is learned is taken."""
-        raise NotImplementedError
+@dataclass(eq=False)
+class Stateful(Balancer):
+    """Base of the balancers that are dataclasses: the fields of their constructors are
+    settings, all other fields (see `state`) are the state, which begins anew with each
+    run and which a checkpoint holds."""
 
-    def backward(
-        self, losses: dict[str, Tensor], output: Output, model: nn.Module
-    ) -> dict[str, float]:
-        """See `Balancer`. Penalties, and the losses of tasks that are not `balanced`,
-        are added unweighted."""
-        balanced, unweighted = outside(losses, output, model)
-        weights = self.weigh(numbers(balanced), model) if balanced else {}
-        _backward(weights, balanced, unweighted)
-        return {name: weights.get(name, 1.0) for name in losses}
+    def start(self, model: TaskModel) -> None:
+        """The state becomes that of a new balancer with the same settings."""
+        vars(self).update(vars(dataclasses.replace(self)))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -136,64 +203,102 @@ class LossBalancer:
             setattr(self, name, copy.deepcopy(value))
 
 
-def _backward(
-    weights: dict[str, float], losses: dict[str, Tensor], unweighted: Tensor | None
-) -> None:
-    terms = [weights[name] * loss for name, loss in losses.items()]
-    terms += [] if unweighted is None else [unweighted]
-    sum(terms[1:], terms[0]).backward()
+@dataclass(eq=False)
+class LossBalancer(Stateful):
+    """Base of the balancers that look at nothing but the values of the losses: a
+    subclass, a dataclass too, says what weights they get."""
+
+    def weigh(
+        self, losses: Mapping[str, float], tasks: Mapping[str, Task]
+    ) -> dict[str, float]:
+        """One step of whatever is learned.
+
+        Args:
+            losses: task → loss, for those that take part in this step.
+            tasks: all tasks of the model.
+
+        Returns:
+            task → weight, for these losses.
+        """
+        raise NotImplementedError
+
+    def backward(
+        self, losses: dict[str, Tensor], output: Output, model: TaskModel
+    ) -> dict[str, float]:
+        """See `Balancer`. Penalties, and the losses of tasks that are not `balanced`,
+        are added unweighted."""
+        balanced, unweighted = divide(losses, output, model.tasks)
+        weights = self.weigh(numbers(balanced), model.tasks) if balanced else {}
+        add_gradients(weights, balanced, unweighted)
+        return {name: weights.get(name, 1.0) for name in losses}
 
 
-def _state() -> Any:
-    """A field of a balancer's state: task → number."""
-    return field(default_factory=dict, init=False, repr=False)
+def state(empty: Callable[[], Any] = dict) -> Any:
+    """A field of a balancer's state: no setting, not shown, in the checkpoint; by
+    default task → number.
+
+    Args:
+        empty: makes the first state.
+    """
+    return field(default_factory=empty, init=False, repr=False)
 
 
-def _adam(
-    values: dict[str, float],
-    gradients: dict[str, float],
-    moments: dict[str, list[float]],
-    lr: float,
-    weight_decay: float = 0.0,
-) -> None:
-    """One step of Adam (Kingma & Ba, 2015), with an L2 penalty, for some numbers of a
-    dictionary; the others, of tasks without a label, stay and do not age."""
-    for name, gradient in gradients.items():
-        gradient += weight_decay * values[name]
-        mean, square, steps = moments.get(name, [0.0, 0.0, 0])
-        mean, square, steps = (
-            0.9 * mean + 0.1 * gradient,
-            0.999 * square + 0.001 * gradient**2,
-            steps + 1,
-        )
-        moments[name] = [mean, square, steps]
-        scale = math.sqrt(square / (1 - 0.999**steps)) + 1e-8
-        values[name] -= lr * mean / (1 - 0.9**steps) / scale
+def divide(
+    losses: Mapping[str, Tensor], output: Output, tasks: Mapping[str, Task]
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Who takes part in balancing.
+
+    Returns:
+        the losses to balance; and what is added unweighted: penalties, and the losses
+        of tasks that want no part in balancing. What needs no gradient is in neither.
+    """
+    learned = trained(losses)
+    inside = {name: loss for name, loss in learned.items() if tasks[name].balanced}
+    others = [loss for name, loss in learned.items() if name not in inside]
+    others += [value for value in output.penalties.values() if value.requires_grad]
+    return inside, others
 
 
-def _softmax(scores: dict[str, float]) -> dict[str, float]:
-    largest = max(scores.values())
-    powers = {name: math.exp(score - largest) for name, score in scores.items()}
-    total = sum(powers.values())
-    return {name: power / total for name, power in powers.items()}
+def trained(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The losses that need a gradient. In several processes: on all of them, since a
+    process without a label of a task has a stand-in for its loss, which always does."""
+    needed = [loss.requires_grad for loss in losses.values()]
+    if losses and processes() > 1:
+        device = next(iter(losses.values())).device
+        votes = sum_over_processes(torch.tensor(needed, device=device).float())
+        needed = (votes == processes()).tolist()
+    return {
+        name: loss
+        for (name, loss), yes in zip(losses.items(), needed, strict=True)
+        if yes
+    }
 
 
-#: Added to a loss whose logarithm is taken, so that a loss of zero does no harm.
-SMALL = 1e-8
+def processes() -> int:
+    """How many processes train together."""
+    distributed = torch.distributed
+    return (
+        distributed.get_world_size()
+        if distributed.is_available() and distributed.is_initialized()
+        else 1
+    )
 
 
-def outside(
-    losses: Mapping[str, Tensor], output: Output, model: nn.Module
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The losses to balance, and the sum of what is added unweighted (`None` for
-    nothing): penalties, and the losses of tasks that want no part in balancing."""
-    inside = {name: loss for name, loss in losses.items() if model.tasks[name].balanced}
-    others = [loss for name, loss in losses.items() if name not in inside]
-    others += output.penalties.values()
-    return inside, sum(others[1:], others[0]) if others else None
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of all processes' values, in place of this one's."""
+    torch.distributed.all_reduce(value)
+    return value
 
 
-def positive(losses: dict[str, float]) -> dict[str, float]:
+def numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
+    """The losses as numbers, by one transfer from the device."""
+    values = [loss.detach() for loss in losses.values()]
+    return dict(
+        zip(losses, torch.stack(values).tolist() if values else [], strict=True)
+    )
+
+
+def positive(losses: Mapping[str, float]) -> Mapping[str, float]:
     """The losses, after a look at them.
 
     Raises:
@@ -208,12 +313,39 @@ def positive(losses: dict[str, float]) -> dict[str, float]:
     return losses
 
 
-def numbers(losses: Mapping[str, Tensor]) -> dict[str, float]:
-    """The losses as numbers, by one transfer from the device."""
-    return dict(
-        zip(
-            losses,
-            torch.stack([loss.detach() for loss in losses.values()]).tolist(),
-            strict=True,
+def softmax(scores: Mapping[str, float]) -> dict[str, float]:
+    """Task → share, positive and of sum one."""
+    largest = max(scores.values())
+    powers = {name: math.exp(score - largest) for name, score in scores.items()}
+    total = sum(powers.values())
+    return {name: power / total for name, power in powers.items()}
+
+
+def adam(
+    values: dict[str, float],
+    gradients: Mapping[str, float],
+    moments: dict[str, list[float]],
+    lr: float,
+    weight_decay: float = 0.0,
+) -> None:
+    """One step of Adam (Kingma & Ba, 2015), with an L2 penalty, for some numbers of a
+    dictionary; the others, of tasks without a label, stay and do not age.
+
+    Args:
+        values: task → number, changed in place.
+        gradients: task → slope, for the numbers that move.
+        moments: task → mean of the slopes, of their squares, and number of steps;
+            changed in place, empty at first.
+        lr, weight_decay: as in `torch.optim.Adam`.
+    """
+    for name, gradient in gradients.items():
+        gradient += weight_decay * values[name]
+        mean, square, steps = moments.get(name, [0.0, 0.0, 0])
+        mean, square, steps = (
+            0.9 * mean + 0.1 * gradient,
+            0.999 * square + 0.001 * gradient**2,
+            steps + 1,
         )
-    )
+        moments[name] = [mean, square, steps]
+        scale = math.sqrt(square / (1 - 0.999**steps)) + 1e-8
+        values[name] -= lr * mean / (1 - 0.9**steps) / scale

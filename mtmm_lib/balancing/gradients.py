@@ -9,6 +9,7 @@ the gradient of that task's loss, unweighted.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -18,21 +19,26 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from mtmm_lib.balancing.base import (
     SMALL,
-    LossBalancer,
-    _adam,
-    _backward,
-    _state,
+    Balancer,
+    Stateful,
+    adam,
+    add_gradients,
+    divide,
     numbers,
-    outside,
     positive,
+    processes,
+    state,
+    sum_over_processes,
 )
 from mtmm_lib.balancing.weightings import Weighting
 from mtmm_lib.batch import Output
+from mtmm_lib.model import TaskModel
+from mtmm_lib.tasks import Task
 
 Level = Literal["parameters", "features"]
 
@@ -107,9 +113,9 @@ class TaskGradients:
             for i, loss in enumerate(losses)
         ]
         reached = [[g is not None for g in row] for row in gradients]
-        if _world() > 1:  # a task may have labels in some processes only
+        if processes() > 1:  # a task may have labels in some processes only
             reached = (
-                _sum(
+                sum_over_processes(
                     torch.tensor(reached, dtype=torch.float32, device=losses[0].device)
                 )
                 > 0
@@ -121,8 +127,8 @@ class TaskGradients:
             strict=True,
         ):
             if sum(reach) > 1:
-                if _world() > 1:
-                    whole = _sum(
+                if processes() > 1:
+                    whole = sum_over_processes(
                         torch.stack(
                             [torch.zeros_like(p) if g is None else g for g in row]
                         )
@@ -179,7 +185,7 @@ class TaskGradients:
             self.own += [
                 (p, g) for p, g in zip(mine, gradients, strict=True) if g is not None
             ]
-        if any(g is not None for g in row) or _world() > 1:
+        if any(g is not None for g in row) or processes() > 1:
             self.places, self.rows = [self.z], [row]
 
     def gramian(self) -> np.ndarray:
@@ -209,8 +215,8 @@ class TaskGradients:
                 else:
                     index = torch.tensor(there, device=device)
                     total[index.unsqueeze(1), index] += block @ block.T
-        if self.z is not None and _world() > 1:
-            total = _sum(total)
+        if self.z is not None and processes() > 1:
+            total = sum_over_processes(total)
         gramian = total.cpu().double().numpy()
         wrong = [
             name
@@ -227,9 +233,12 @@ class TaskGradients:
         found = [
             any(row[t] is not None for row in self.rows) for t in range(len(self.names))
         ]
-        if self.z is not None and _world() > 1:
+        if self.z is not None and processes() > 1:
             found = (
-                _sum(torch.tensor(found, dtype=torch.float32, device=self.z.device)) > 0
+                sum_over_processes(
+                    torch.tensor(found, dtype=torch.float32, device=self.z.device)
+                )
+                > 0
             ).tolist()
         return found
 
@@ -252,7 +261,7 @@ class TaskGradients:
                     if row[t] is not None
                 ]
                 # Every process has the whole of it, and the shares will be added up.
-                _add([p for p, _ in here], [g for _, g in here], weight / _world())
+                _add([p for p, _ in here], [g for _, g in here], weight / processes())
                 for row in self.rows:
                     row[t] = None  # its memory is free from here on
             return
@@ -324,7 +333,7 @@ def _balance(
     return dict(zip(gradients.names, weights.tolist(), strict=True))
 
 
-class GradientBalancer:
+class GradientBalancer(Balancer):
     r"""Balances the tasks' gradients by a weighting; used as
     `fit(..., balancer=GradientBalancer(upgrad))`.
 
@@ -374,8 +383,8 @@ class GradientBalancer:
         )
         self.seed, self.rng = seed, np.random.default_rng(seed)
         self._draws = "rng" in inspect.signature(weighting).parameters
-        #: Task → number of a parameter in the model → its running mean.
-        self.means: dict[str, dict[int, Tensor]] = {}
+        #: Task → name of a parameter → its running mean.
+        self.means: dict[str, dict[str, Tensor]] = {}
 
     def __repr__(self) -> str:
         partial = isinstance(self.weighting, functools.partial)
@@ -389,7 +398,7 @@ class GradientBalancer:
         )
 
     def backward(
-        self, losses: dict[str, Tensor], output: Output, model: nn.Module
+        self, losses: dict[str, Tensor], output: Output, model: TaskModel
     ) -> dict[str, float]:
         """See `mtmm_lib.balancing.Balancer`. Penalties, and the losses of tasks that
         are not `balanced`, are added unweighted.
@@ -400,7 +409,7 @@ class GradientBalancer:
                 loss.
             FloatingPointError: when a gradient is not finite (named: the task).
         """
-        balanced, unweighted = outside(losses, output, model)
+        balanced, unweighted = divide(losses, output, model.tasks)
         weights = dict.fromkeys(losses, 1.0)
         values = {name: 1.0 for name in balanced}
         if self.log_losses:
@@ -409,43 +418,49 @@ class GradientBalancer:
                 for name, value in positive(numbers(balanced)).items()
             }
             balanced = {name: (loss + SMALL).log() for name, loss in balanced.items()}
-        if unweighted is not None and (self.level == "parameters" or not balanced):
-            unweighted.backward(retain_graph=bool(balanced))
-            unweighted = None
+        together = sum(unweighted[1:], unweighted[0]) if unweighted else None
+        if together is not None and (self.level == "parameters" or not balanced):
+            together.backward(retain_graph=bool(balanced))
+            together = None
         if balanced:
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            gradients = TaskGradients(balanced, output.shared, self.level, parameters)
+            names = {p: n for n, p in model.named_parameters() if p.requires_grad}
+            gradients = TaskGradients(balanced, output.shared, self.level, list(names))
             if self.momentum:
-                self._average(gradients, parameters)
+                self._average(gradients, names)
             weighting = (
                 functools.partial(self.weighting, rng=self.rng)
                 if self._draws
                 else self.weighting
             )
-            found = _balance(gradients, weighting, unweighted)
+            found = _balance(gradients, weighting, together)
             weights |= {name: weight / values[name] for name, weight in found.items()}
         return weights
 
-    def _average(self, gradients: TaskGradients, parameters: list[Tensor]) -> None:
-        number = {id(p): i for i, p in enumerate(parameters)}
+    def _average(self, gradients: TaskGradients, names: Mapping[Tensor, str]) -> None:
+        """Running means take the place of the gradients."""
         for p, row in zip(gradients.places, gradients.rows, strict=True):
-            for t, name in enumerate(gradients.names):
-                if row[t] is not None:
-                    means = self.means.setdefault(name, {})
-                    mean = means.get(number[id(p)], torch.zeros_like(p)).to(p.device)
-                    row[t] = means[number[id(p)]] = mean.mul_(self.momentum).add_(
-                        row[t], alpha=1 - self.momentum
+            for t, task in enumerate(gradients.names):
+                gradient = row[t]
+                if gradient is not None:
+                    means = self.means.setdefault(task, {})
+                    mean = means.get(names[p], torch.zeros_like(p)).to(p.device)
+                    row[t] = means[names[p]] = mean.mul_(self.momentum).add_(
+                        gradient, alpha=1 - self.momentum
                     )
+
+    def start(self, model: TaskModel) -> None:
+        self.rng, self.means = np.random.default_rng(self.seed), {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"rng": self.rng.bit_generator.state, "means": self.means}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rng.bit_generator.state, self.means = state["rng"], state["means"]
+        self.rng.bit_generator.state = state["rng"]
+        self.means = copy.deepcopy(state["means"])
 
 
 @dataclass(eq=False)
-class GradNorm(LossBalancer):
+class GradNorm(Stateful):
     r"""Gradients of like length, longer for tasks that lag behind (Chen et al., 2018).
 
     With $G_t = w_t \lVert g_t\rVert$, the mean $\bar G$ and the relative inverse
@@ -470,16 +485,16 @@ class GradNorm(LossBalancer):
     alpha: float = 1.5
     lr: float = 0.025
     level: Level = "features"
-    weights: dict[str, float] = _state()
-    first: dict[str, float] = _state()
-    moments: dict[str, list[float]] = _state()
+    weights: dict[str, float] = state()
+    first: dict[str, float] = state()
+    moments: dict[str, list[float]] = state()
 
     def backward(
-        self, losses: dict[str, Tensor], output: Output, model: nn.Module
+        self, losses: dict[str, Tensor], output: Output, model: TaskModel
     ) -> dict[str, float]:
         """See `Balancer`. Penalties, and the losses of tasks that are not `balanced`,
         are added unweighted."""
-        balanced, unweighted = outside(losses, output, model)
+        balanced, unweighted = divide(losses, output, model.tasks)
         weights = {}
         if balanced:
             parameters = [p for p in model.parameters() if p.requires_grad]
@@ -488,17 +503,22 @@ class GradNorm(LossBalancer):
             )
             lengths = np.sqrt(np.diagonal(gradients.gramian())).tolist()
             weights = self.weigh(
-                numbers(balanced), model, dict(zip(balanced, lengths, strict=True))
+                numbers(balanced),
+                model.tasks,
+                dict(zip(balanced, lengths, strict=True)),
             )
-        _backward(weights, balanced, unweighted)
+        add_gradients(weights, balanced, unweighted)
         return {name: weights.get(name, 1.0) for name in losses}
 
     def weigh(
-        self, losses: dict[str, float], model: nn.Module, lengths: dict[str, float]
+        self,
+        losses: Mapping[str, float],
+        tasks: Mapping[str, Task],
+        lengths: Mapping[str, float],
     ) -> dict[str, float]:
         """The present weights; those of the next step are learned from the lengths of
         the gradients."""
-        for name, task in model.tasks.items():
+        for name, task in tasks.items():
             if task.balanced:
                 self.weights.setdefault(name, 1.0)
         now = {name: self.weights[name] for name in losses}
@@ -515,7 +535,7 @@ class GradNorm(LossBalancer):
                 - mean * (max(rate, 0.0) / mean_rate) ** self.alpha
             )
             slopes[name] = math.copysign(lengths[name], excess) if excess else 0.0
-        _adam(self.weights, slopes, self.moments, self.lr)
+        adam(self.weights, slopes, self.moments, self.lr)
         self.weights = {
             name: max(weight, 1e-6) for name, weight in self.weights.items()
         }
@@ -552,17 +572,3 @@ def _leaves(roots: Iterable[Tensor], cut: Tensor | None = None) -> dict[int, Ten
             found[id(edge[0].variable)] = edge[0].variable
         edges += edge[0].next_functions
     return found
-
-
-def _world() -> int:
-    distributed = torch.distributed
-    return (
-        distributed.get_world_size()
-        if distributed.is_available() and distributed.is_initialized()
-        else 1
-    )
-
-
-def _sum(value: Tensor) -> Tensor:
-    torch.distributed.all_reduce(value)
-    return value

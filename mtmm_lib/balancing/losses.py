@@ -1,7 +1,7 @@
 r"""Loss balancers: one weighted sum of the tasks' losses, whose gradient is the update.
 
-Every balancer, of losses or of gradients, is used through the `Balancer` protocol. The
-loss balancers here differ in where the weights come from:
+Every balancer, of losses or of gradients, is a `Balancer`. The loss balancers here
+differ in where the weights come from:
 
 | | Weights | Their sum over T tasks |
 |---|---|---|
@@ -26,18 +26,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtmm_lib.balancing.base import (
     SMALL,
     LossBalancer,
-    _adam,
-    _by_task,
-    _softmax,
-    _state,
+    adam,
     numbers,
+    of_each,
     positive,
+    softmax,
+    state,
 )
+from mtmm_lib.model import TaskModel
+from mtmm_lib.tasks import Task
 
 
 @dataclass(eq=False)
@@ -62,16 +64,18 @@ class UncertaintyWeights(LossBalancer):
     """
 
     lr: float = 0.01
-    log_variances: dict[str, float] = _state()
-    moments: dict[str, list[float]] = _state()
+    log_variances: dict[str, float] = state()
+    moments: dict[str, list[float]] = state()
 
-    def weigh(self, losses: dict[str, float], model: nn.Module) -> dict[str, float]:
+    def weigh(
+        self, losses: Mapping[str, float], tasks: Mapping[str, Task]
+    ) -> dict[str, float]:
         weights, slopes = {}, {}
         for name, loss in losses.items():
-            factor = 0.5 if model.tasks[name].gaussian else 1.0
+            factor = 0.5 if tasks[name].gaussian else 1.0
             weights[name] = factor * math.exp(-self.log_variances.setdefault(name, 0.0))
             slopes[name] = 0.5 - weights[name] * loss
-        _adam(self.log_variances, slopes, self.moments, self.lr)
+        adam(self.log_variances, slopes, self.moments, self.lr)
         return weights
 
 
@@ -91,12 +95,11 @@ class RandomWeights(LossBalancer):
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
 
-    def weigh(self, losses: dict[str, float], model: nn.Module) -> dict[str, float]:
-        return _softmax(
-            dict(
-                zip(losses, self.rng.standard_normal(len(losses)).tolist(), strict=True)
-            )
-        )
+    def weigh(
+        self, losses: Mapping[str, float], tasks: Mapping[str, Task]
+    ) -> dict[str, float]:
+        drawn = self.rng.standard_normal(len(losses)).tolist()
+        return softmax(dict(zip(losses, drawn, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"rng": self.rng.bit_generator.state}
@@ -119,23 +122,25 @@ class DynamicWeightAverage(LossBalancer):
     """
 
     temperature: float = 2.0
-    means: list[dict[str, float]] = field(default_factory=list, init=False, repr=False)
+    means: list[dict[str, float]] = state(list)
 
-    def weigh(self, losses: dict[str, float], model: nn.Module) -> dict[str, float]:
+    def weigh(
+        self, losses: Mapping[str, float], tasks: Mapping[str, Task]
+    ) -> dict[str, float]:
         before, last = self.means if len(self.means) == 2 else ({}, {})
         ratios = {
             name: last[name] / before[name]
             if name in last and before.get(name, 0) > 0
             else 1.0
-            for name, task in model.tasks.items()
+            for name, task in tasks.items()
             if task.balanced
         }
-        weights = _softmax(
+        weights = softmax(
             {name: ratio / self.temperature for name, ratio in ratios.items()}
         )
         return {name: len(weights) * weights[name] for name in losses}
 
-    def after_epoch(self, losses: dict[str, float]) -> None:
+    def after_epoch(self, losses: Mapping[str, float]) -> None:
         self.means = [*self.means, dict(losses)][-2:]
 
 
@@ -152,7 +157,9 @@ class GeometricMean(LossBalancer):
         ValueError: in training, for a negative loss.
     """
 
-    def weigh(self, losses: dict[str, float], model: nn.Module) -> dict[str, float]:
+    def weigh(
+        self, losses: Mapping[str, float], tasks: Mapping[str, Task]
+    ) -> dict[str, float]:
         logs = {name: math.log(loss + SMALL) for name, loss in positive(losses).items()}
         mean = math.fsum(logs.values()) / len(logs)
         return {name: math.exp(mean - log) / len(logs) for name, log in logs.items()}
@@ -186,17 +193,28 @@ class SmoothTchebycheff(LossBalancer):
         if self.mu <= 0:
             raise ValueError(f"mu needs to be positive, got {self.mu}")
 
-    def weigh(self, losses: dict[str, float], model: nn.Module) -> dict[str, float]:
-        tasks = model.tasks
-        share = _by_task(
+    def start(self, model: TaskModel) -> None:
+        super().start(model)
+        self._told(model.tasks)
+
+    def _told(
+        self, tasks: Mapping[str, Task]
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Task → λ and task → z, for all tasks."""
+        weights = of_each(
             self.weights, 1 / len(tasks), tasks, "SmoothTchebycheff has weights"
         )
-        ideal = _by_task(self.ideal, 0.0, tasks, "SmoothTchebycheff has ideals")
+        return weights, of_each(self.ideal, 0.0, tasks, "SmoothTchebycheff has ideals")
+
+    def weigh(
+        self, losses: Mapping[str, float], tasks: Mapping[str, Task]
+    ) -> dict[str, float]:
+        share, ideal = self._told(tasks)
         heights = {
             name: share[name] * (loss - ideal[name]) / self.mu
             for name, loss in losses.items()
         }
-        return {name: share[name] * part for name, part in _softmax(heights).items()}
+        return {name: share[name] * part for name, part in softmax(heights).items()}
 
 
 @dataclass(eq=False)
@@ -229,14 +247,20 @@ class FAMO(LossBalancer):
     lr: float = 0.025
     weight_decay: float = 1e-3
     minima: Mapping[str, float] = field(default_factory=dict)
-    scores: dict[str, float] = _state()
-    moments: dict[str, list[float]] = _state()
-    before: dict[str, float] = _state()
+    scores: dict[str, float] = state()
+    moments: dict[str, list[float]] = state()
+    before: dict[str, float] = state()
 
-    def weigh(self, losses: dict[str, float], model: nn.Module) -> dict[str, float]:
-        self._lowest = _by_task(self.minima, 0.0, model.tasks, "FAMO has minima")
-        self.before = self._logs(losses)
-        return _softmax(
+    def start(self, model: TaskModel) -> None:
+        super().start(model)
+        of_each(self.minima, 0.0, model.tasks, "FAMO has minima")
+
+    def weigh(
+        self, losses: Mapping[str, float], tasks: Mapping[str, Task]
+    ) -> dict[str, float]:
+        lowest = of_each(self.minima, 0.0, tasks, "FAMO has minima")
+        self.before = self._logs(losses, lowest)
+        return softmax(
             {
                 name: self.scores.setdefault(name, 0.0) - log
                 for name, log in self.before.items()
@@ -244,17 +268,25 @@ class FAMO(LossBalancer):
         )
 
     def after_step(self, losses: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Compares the losses before and after the step."""
-        again = {name: loss for name, loss in losses().items() if name in self.before}
-        after = self._logs(numbers(again))
-        fell = {name: self.before[name] - log for name, log in after.items()}
-        shares = _softmax({name: self.scores[name] for name in fell})
+        """Compares the losses before and after the step; without a loss to balance in
+        this step, there is nothing to compare."""
+        before, self.before = self.before, {}
+        if not before:
+            return
+        again = {name: loss for name, loss in losses().items() if name in before}
+        after = self._logs(numbers(again), self.minima)
+        fell = {name: before[name] - log for name, log in after.items()}
+        shares = softmax({name: self.scores[name] for name in fell})
         mean = sum(shares[name] * value for name, value in fell.items())
         slopes = {name: shares[name] * (value - mean) for name, value in fell.items()}
-        _adam(self.scores, slopes, self.moments, self.lr, self.weight_decay)
+        adam(self.scores, slopes, self.moments, self.lr, self.weight_decay)
 
-    def _logs(self, losses: dict[str, float]) -> dict[str, float]:
+    @staticmethod
+    def _logs(
+        losses: Mapping[str, float], lowest: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Task → logarithm of its loss above its minimum."""
         above = positive(
-            {name: loss - self._lowest[name] for name, loss in losses.items()}
+            {name: loss - lowest.get(name, 0.0) for name, loss in losses.items()}
         )
         return {name: math.log(loss + SMALL) for name, loss in above.items()}

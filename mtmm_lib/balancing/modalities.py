@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mtmm_lib.balancing.base import StaticWeights
 from mtmm_lib.batch import Features, Output
-from mtmm_lib.model import Model
+from mtmm_lib.model import Model, TaskModel
 from mtmm_lib.tasks import Classification
 
 
@@ -136,8 +136,12 @@ class OGMGE(StaticWeights):
             f"weights={self.weights})"
         )
 
+    def start(self, model: TaskModel) -> None:
+        super().start(model)
+        self.factors = {}
+
     def backward(
-        self, losses: dict[str, Tensor], output: Output, model: Model
+        self, losses: dict[str, Tensor], output: Output, model: TaskModel
     ) -> dict[str, float]:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             raise ValueError(

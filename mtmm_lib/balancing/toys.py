@@ -9,15 +9,16 @@ T tasks.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mtmm_lib.balancing.base import LossBalancer
+from mtmm_lib.balancing.weightings import Weighting
+from mtmm_lib.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +36,11 @@ class Toy:
     starts: Tensor
     optima: Tensor
     names: tuple[str, ...] = ("first", "second")
-    tasks: dict[str, Any] = field(init=False)
 
-    def __post_init__(self) -> None:
-        # What balancers of losses ask of a model.
-        like_a_task = SimpleNamespace(balanced=True, gaussian=False)
-        object.__setattr__(self, "tasks", dict.fromkeys(self.names, like_a_task))
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """Name → a plain task, for balancers of losses."""
+        return {name: Task(name) for name in self.names}
 
     @property
     def front(self) -> Tensor:
@@ -140,7 +140,7 @@ def fonseca_fleming(dim: int = 20) -> Toy:
 
 def descend(
     toy: Toy,
-    ways: Mapping[str, Any],
+    ways: Mapping[str, Weighting | LossBalancer],
     *,
     starts: Tensor | None = None,
     steps: int,
@@ -156,8 +156,8 @@ def descend(
         toy: the losses.
         ways: name → where the weights come from: a weighting, called with the Gramian
             `[T, T]` of the gradients (see `mtmm_lib.balancing.weightings`); or a
-            balancer of losses such as `FAMO()`, a copy of which goes along with each
-            point.
+            balancer of losses such as `FAMO()`, one like which, with a state of its
+            own, goes along with each point.
         starts: `[S, n]`; those of the toy by default.
         steps, lr: how many, and η.
         optimizer: called as `optimizer([x], lr=lr)`; it has to treat each coordinate
@@ -167,7 +167,7 @@ def descend(
         name → all points on the way, float64 `[steps + 1, S, n]`.
     """
     starts = (toy.starts if starts is None else starts).double()
-    weigh = [_weigher(toy, copy.deepcopy(way)) for way in ways.values() for _ in starts]
+    weigh = [_weigher(toy, way) for way in ways.values() for _ in starts]
     # all starts for the first way, all for the second, …
     x = starts.repeat(len(ways), 1).requires_grad_()
     descent = optimizer([x], lr=lr)
@@ -194,21 +194,22 @@ def descend(
     return dict(zip(ways, torch.stack(path).split(len(starts), 1), strict=True))
 
 
-def _weigher(toy: Toy, way: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
+def _weigher(
+    toy: Toy, way: Weighting | LossBalancer
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray | list[float]]:
     """A function from the losses `[T]` and their Gramian to weights."""
-    if not hasattr(way, "weigh"):
+    if not isinstance(way, LossBalancer):
         return lambda losses, gramian: way(gramian)
-    moved = False
+    balancer, tasks, moved = replace(way), toy.tasks, False
 
     def weigh(losses: np.ndarray, gramian: np.ndarray) -> list[float]:
         nonlocal moved
         values = dict(zip(toy.names, losses.tolist(), strict=True))
-        if moved and hasattr(way, "after_step"):
-            # losses depend on the point alone: those of now will do
-            way.after_step(
+        if moved:  # losses depend on the point alone: those of now will do
+            balancer.after_step(
                 lambda: {name: torch.tensor(value) for name, value in values.items()}
             )
         moved = True
-        return list(way.weigh(values, toy).values())
+        return list(balancer.weigh(values, tasks).values())
 
     return weigh

@@ -36,9 +36,7 @@ class Checkpoint:
             "history": asdict(run.history),
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
-            "balancer": run.balancer.state_dict()
-            if hasattr(run.balancer, "state_dict")
-            else None,
+            "balancer": run.balancer.state_dict(),
             "best": run.best,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +74,7 @@ class Checkpoint:
         run.history, run.best = History(**state["history"]), state["best"]
         run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
-        if state["balancer"] is not None:
-            run.balancer.load_state_dict(state["balancer"])
+        run.balancer.load_state_dict(state["balancer"])
 
     def _read(self) -> dict[str, Any] | None:
         if not self.path.exists():

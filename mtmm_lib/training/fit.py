@@ -63,7 +63,8 @@ def fit(
             the epoch with the lowest validation loss, averaged over the supervised
             tasks that have labels, are restored. Where no task is supervised, nothing
             can be chosen by, and the last weights stay.
-        balancer: turns the losses into one update; by default their plain sum.
+        balancer: turns the losses into one update; by default their plain sum. Its
+            state begins anew, unless the run goes on from a checkpoint.
         epochs: passes over the data; 0 leaves the model as it is.
         batch_size: samples per step over all processes; a `DataLoader` has its own.
         lr, weight_decay: learning rate and decoupled weight decay.
@@ -128,6 +129,7 @@ def fit(
                 batch_size,
                 seed,
             )
+            balancer.start(model)
             file = None
             if checkpoint is not None:
                 settings = {

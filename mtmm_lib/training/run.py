@@ -64,8 +64,7 @@ class Run:
             )
         log.flush()
         losses = log.means(log.losses)
-        if hasattr(self.balancer, "after_epoch"):
-            self.balancer.after_epoch(losses)
+        self.balancer.after_epoch(losses)
         self.history.train_loss.append(losses)
         self.history.weights.append(log.means(log.weights))
         self.history.steps.append(log.steps)
@@ -116,9 +115,8 @@ class Run:
         if self.place.world > 1:
             self.place.sum_gradients(self.optimizer)
         self.optimizer.step()
-        if hasattr(self.balancer, "after_step"):
-            with torch.no_grad():
-                self.balancer.after_step(lambda: compute()[0])
+        with torch.no_grad():
+            self.balancer.after_step(lambda: compute()[0])
 
     def _validate(self, epoch: int) -> None:
         with self.place.autocast():

@@ -9,7 +9,6 @@ the other modules.
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from mtmm_lib.balancing import (
     backward,
     weightings,
 )
+from mtmm_lib.tasks import Regression, Task
 
 NAMES = ("a", "b", "c")
 AGGREGATORS = {
@@ -109,9 +109,8 @@ def test_the_same_gradients_of_a_network(ours, theirs):
         assert torch.allclose(mine, p.grad, rtol=1e-5, atol=1e-6)
 
 
-def model(gaussian: bool = True) -> SimpleNamespace:
-    task = SimpleNamespace(balanced=True, gaussian=gaussian)
-    return SimpleNamespace(tasks=dict.fromkeys(NAMES, task))
+def tasks() -> dict[str, Task]:
+    return {name: Regression(name) for name in NAMES}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +135,7 @@ def test_the_same_weights_for_losses(ours, theirs):
     for values in ([1.0, 2.0, 0.5], [1e-3, 4.0, 1.0]):
         losses = torch.tensor(values, dtype=torch.float64, requires_grad=True)
         (expected,) = torch.autograd.grad(theirs(losses), losses)
-        found = ours.weigh(dict(zip(NAMES, values, strict=True)), model())
+        found = ours.weigh(dict(zip(NAMES, values, strict=True)), tasks())
         assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-4)
 
 
@@ -151,7 +150,7 @@ def test_the_same_weights_of_uncertainty():
         losses.requires_grad_()
         optimizer.zero_grad()
         theirs(losses).backward()
-        found = ours.weigh(dict(zip(NAMES, losses.tolist(), strict=True)), model())
+        found = ours.weigh(dict(zip(NAMES, losses.tolist(), strict=True)), tasks())
         assert list(found.values()) == pytest.approx(losses.grad.tolist(), rel=1e-6)
         optimizer.step()
 
@@ -166,7 +165,7 @@ def test_the_same_weights_of_famo():
         after = before * torch.from_numpy(rng.uniform(0.9, 1, 3))
         losses = before.clone().requires_grad_()
         (expected,) = torch.autograd.grad(theirs(losses), losses)
-        found = ours.weigh(dict(zip(NAMES, before.tolist(), strict=True)), model())
+        found = ours.weigh(dict(zip(NAMES, before.tolist(), strict=True)), tasks())
         assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-5)
         theirs.update(after)
         ours.after_step(lambda: dict(zip(NAMES, after, strict=True)))  # noqa: B023
@@ -184,7 +183,7 @@ def test_the_same_weights_of_dynamic_weight_average():
     for epoch in means:
         losses = epoch.clone().requires_grad_()
         (expected,) = torch.autograd.grad(theirs(losses), losses)
-        found = ours.weigh(dict(zip(NAMES, epoch.tolist(), strict=True)), model())
+        found = ours.weigh(dict(zip(NAMES, epoch.tolist(), strict=True)), tasks())
         assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-5)
         theirs.step()
         ours.after_epoch(dict(zip(NAMES, epoch.tolist(), strict=True)))

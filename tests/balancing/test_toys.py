@@ -177,7 +177,7 @@ def test_balancers_of_losses_learn_for_each_start_and_leave_the_callers_one_alon
     for _ in range(30):
         values = toy.losses(x)[0]
         weights = balancer.weigh(
-            dict(zip(toy.names, values.tolist(), strict=True)), toy
+            dict(zip(toy.names, values.tolist(), strict=True)), toy.tasks
         )
         optimizer.zero_grad()
         sum(

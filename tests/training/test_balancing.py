@@ -4,7 +4,7 @@ import pytest
 import torch
 from training_problem import TetheredSharing, build, samples
 
-from mtmm_lib.balancing import LOSS_BALANCERS, StaticWeights
+from mtmm_lib.balancing import LOSS_BALANCERS, Balancer, StaticWeights
 from mtmm_lib.training import fit
 
 
@@ -124,7 +124,7 @@ def test_balancers_hear_of_steps_and_epochs():
 
 
 def test_backward_alone_makes_a_balancer():
-    class Alternating:
+    class Alternating(Balancer):
         def __init__(self):
             self.turn = 0
 
@@ -143,3 +143,37 @@ def test_backward_alone_makes_a_balancer():
         progress=False,
     )
     assert history.weights[0] == {"kind": 0.5, "size": 0.5}
+
+
+@pytest.mark.parametrize(
+    "name, hook",
+    [
+        ("after_epochs", "after_epoch"),
+        ("after_setp", "after_step"),
+        ("afterepoch", "after_epoch"),
+        ("backwards", "backward"),
+        ("statedict", "state_dict"),
+    ],
+)
+def test_a_misspelt_hook_is_found_when_the_class_is_defined(name, hook):
+    with pytest.raises(
+        TypeError, match=f"Mine has a method '{name}'.* is the hook '{hook}' meant"
+    ):
+        type("Mine", (StaticWeights,), {name: lambda self, losses: None})
+
+
+def test_other_words_are_no_misspelt_hooks():
+    class Mine(StaticWeights):
+        after_epochs_shown = 3
+        starts = 0  # no method: nobody expects that it is called
+
+        def restart(self):
+            pass
+
+        def after_batch(self):
+            pass
+
+        def _after_epochs(self):
+            pass
+
+    assert Mine().backward is not None
