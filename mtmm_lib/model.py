@@ -31,25 +31,26 @@ class TaskModel(nn.Module):
         """The modalities that the model reads, in alphabetical order."""
         raise NotImplementedError
 
-    def check(self, batch: Batch, first: int = 0) -> None:
+    def check(self, batch: Batch, first: int = 0, *, targets: bool = True) -> None:
         """Looks at data before anything is trained on them; returns nothing.
 
         Args:
             batch: some of the data.
             first: the index in the data of the batch's first sample, so that errors
                 name samples by their place in the data.
+            targets: whether the tasks' targets are needed too.
 
         Raises:
-            KeyError: when a modality that the model reads is not in the batch.
+            KeyError: when a modality that the model reads is not in the batch, or the
+                target of a task that needs one.
             ValueError: when a sample has none of these modalities, or a task cannot
                 take its target.
         """
         for name in self.modalities:
             _given(batch, name)
         check_presence(self.modalities, _present(batch, self.modalities), first)
-        for task in self.tasks.values():
-            if hasattr(task, "check"):
-                task.check(batch, first)
+        for task in self.tasks.values() if targets else ():
+            task.check(batch, first)
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Each task's loss, a scalar; a task without a single label in the batch is
@@ -58,7 +59,13 @@ class TaskModel(nn.Module):
         for name, task in self.tasks.items():
             if task.labelled(batch).any():
                 view = task.view(batch)
-                losses[name] = task.loss(output if view is None else self(view), batch)
+                loss = task.loss(output if view is None else self(view), batch)
+                if not isinstance(loss, Tensor) or loss.dim():
+                    got = list(loss.shape) if isinstance(loss, Tensor) else loss
+                    raise TypeError(
+                        f"the loss of {task!r} has to be a scalar tensor, got {got!r}"
+                    )
+                losses[name] = loss
         return losses
 
 

@@ -356,6 +356,7 @@ def test_check_asks_every_task():
     some = [Regression("ink"), Picky("size")]
     with pytest.raises(ValueError, match="size does not like row 12"):
         build(some).check(data(), first=10)
+    build(some).check(Batch(data().inputs), targets=False)
 
 
 def test_separate_gives_each_task_a_model_of_its_own():

@@ -5,10 +5,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtmm_lib.batch import Batch, Output
+from mtmm_lib.encoders import MLPEncoder
+from mtmm_lib.fusion import SumFusion
+from mtmm_lib.model import Model
+from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import Classification, Regression, Task, UnimodalTask
+from mtmm_lib.training import evaluate, fit
 
 NAN = torch.nan
 
@@ -163,3 +168,82 @@ def test_missing_entries_are_left_out_one_by_one(loss, scale):
     torch.testing.assert_close(
         task.metric(said(task, prediction), batch).double(), error, rtol=1e-5, atol=0
     )
+
+
+# Tasks of one's own
+
+
+class Contrast(Task):
+    """Ten lines: the mean of two modalities' features is to be far from zero."""
+
+    supervised = False
+
+    def head(self, dims):
+        return nn.Linear(sum(dims[source] for source in self.reads), 2)
+
+    def labelled(self, batch):
+        return torch.ones(len(batch), dtype=torch.bool)
+
+    def loss(self, output, batch):
+        return (-output.predictions[self.name].square()).exp().mean()
+
+    def metric(self, output, batch):
+        return output.predictions[self.name].abs().mean()
+
+
+class Quantile(Regression):
+    def loss(self, output, batch):  # the pinball loss of the 90 % quantile
+        error = batch.targets[self.name] - output.predictions[self.name][:, 0]
+        return torch.maximum(0.9 * error, -0.1 * error).mean()
+
+
+def small(*tasks: Task) -> Model:
+    names = [task.name for task in tasks]
+    parts = {"a": MLPEncoder(3, 4)}
+    return Model(parts, SumFusion({"a": 4}, 4), HardSharing(names, 4, 4), tasks)
+
+
+def test_tasks_of_ones_own_are_trained_and_measured():
+    torch.manual_seed(0)
+    x = torch.randn(400, 3)
+    batch = Batch({"a": x}, {"high": x[:, 0] + torch.randn(400)})
+    model = small(Contrast("contrast"), Quantile("high"))
+    fit(model, batch, epochs=60, lr=0.01, device="cpu", progress=False)
+    assert evaluate(model, batch)["contrast"] > 1
+    below = batch.targets["high"] < model(batch).predictions["high"][:, 0]
+    assert below.float().mean() == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"), [(None, "None"), (torch.ones(3), r"\[3\]"), (1.0, "1.0")]
+)
+def test_a_loss_that_is_no_scalar(loss, got):
+    class Odd(Regression):
+        def loss(self, output, batch):
+            return loss
+
+    model, batch = (
+        small(Odd("odd")),
+        Batch({"a": torch.zeros(3, 3)}, {"odd": NAN + torch.zeros(3)}),
+    )
+    batch.targets["odd"][0] = 0
+    with pytest.raises(TypeError, match=rf"loss of Odd\('odd'\) .* scalar.* got {got}"):
+        model.losses(model(batch), batch)
+
+
+def test_what_a_task_of_ones_own_lacks():
+    class Empty(Task):
+        pass
+
+    with pytest.raises(
+        NotImplementedError, match=r"Empty, task 'x', .* head\(self, di"
+    ):
+        small(Empty("x"))
+    for method in ("loss", "metric"):
+        with pytest.raises(NotImplementedError, match=rf"has to define {method}\(self"):
+            getattr(Empty("x"), method)(Output({}), Batch({"a": torch.zeros(2, 1)}))
+    # what it does not say: a label is missing where all of it is
+    batch = labels("x", [[1, -1], [-1, -1]])
+    assert Empty("x").labelled(batch).tolist() == [True, False]
+    assert Empty("x").weight(batch) == 1
+    assert Empty("x").labelled(labels("x", [NAN, 1.0])).tolist() == [False, True]
