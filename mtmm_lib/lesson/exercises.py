@@ -456,8 +456,8 @@ def lines(
         id: the exercise.
         right: each line with its right answer.
         mistakes: by hint, whether it fits a line, what was given and what is right.
-        words: what to choose from; without any, an answer may be anything.
-        others: further wrong answers that tests try.
+        words: what to choose from.
+        others: without words, wrong answers that tests try.
 
     Raises:
         ValueError: when the exercise has a check already.
@@ -482,7 +482,7 @@ def lines(
 
     wrong: dict[str, list[Any]] = {text: [] for text in mistakes}
     for line in right:
-        for given in (*words, *others):
+        for given in words or others:
             if difference(given, right[line]):
                 answer = {**right, line: given}
                 wrong.setdefault(hint(line, given), []).append(answer)

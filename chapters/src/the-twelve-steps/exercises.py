@@ -1,189 +1,213 @@
-"""Checks of the chapter, The twelve steps."""
+"""Exercises of the lesson "The twelve steps"."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, exercise, keeps_lines, wrong_lines
+from mtmm_lib.lesson.exercises import Hint, exercise, function, lines, whole
 
-PARTS = ("train", "valid", "test")
-DECISIONS = {
-    "the mean and deviation by which inputs are standardised": "train",
-    "the bounds between brisk, middling and slow": "train",
-    "the epoch at which to stop": "valid",
-    "gates or a plain sum": "valid",
-    "the weight of the ink's loss": "valid",
-    "the accuracy that goes into the report": "test",
-}
-SAVED = {
-    "the parameters": True,
-    "the optimiser's running means of the gradients": True,
-    "how many epochs are done, which decides the order of the next samples": True,
-    "the best parameters so far and their validation loss": True,
-    "the gradients of the last step": False,
-    "the predictions for the validation data": False,
-}
+lines(
+    "which-part",
+    {
+        "the mean and deviation by which inputs are standardised": "train",
+        "the bounds between brisk, middling and slow": "train",
+        "the epoch at which to stop": "valid",
+        "gates or a plain sum": "valid",
+        "the weight of the ink's loss": "valid",
+        "the accuracy that goes into the report": "test",
+    },
+    words=("train", "valid", "test"),
+    mistakes={
+        "“{line}”: what the test part helped to decide, it cannot judge any more.": (
+            lambda line, given, right: given == "test"
+        ),
+        "“{line}”: the {given} part has been used already, to learn from or to choose "
+        "by, and would flatter.": lambda line, given, right: right == "test",
+        "“{line}”: it is computed, like a parameter. From which part are those "
+        "computed?": lambda line, given, right: right == "train",
+        "“{line}”: on the samples it learned from, a model looks better the longer it "
+        "trains, and the larger it is.": lambda line, given, right: right == "valid",
+    },
+)
 
-
-@exercise("which-part")
-def _(answer: dict[str, str]) -> None:
-    for decision in wrong_lines(answer, DECISIONS, PARTS):
-        given, part = answer[decision], DECISIONS[decision]
-        if given == "test":
-            raise Hint(
-                f"“{decision}”: what the test part helped to decide, it cannot judge "
-                "any more."
-            )
-        if part == "test":
-            raise Hint(
-                f"“{decision}”: the {given} part has been used already, to learn "
-                "from or to choose by, and "
-                "would flatter."
-            )
-        if part == "train":
-            raise Hint(
-                f"“{decision}”: it is computed, like a parameter. From which part "
-                "are those computed?"
-            )
-        raise Hint(
-            f"“{decision}”: on the samples it learned from, a model looks better the "
-            "longer it trains."
-        )
+NO_MASK = (
+    "Return a bool tensor of the same shape as `groups`, true where a sample is held "
+    "out."
+)
+CUT = "Group {group} is on both sides: hold out whole groups."
+COUNT = (
+    "Groups to be held out: {count}; yours holds {found} out. (Their numbers may have "
+    "gaps.)"
+)
+NOT_AGAIN = (
+    "The same seed has to give the same split: draw from a generator that is seeded "
+    "with it."
+)
+ALWAYS = (
+    "Every seed gives the same split: the seed has to decide which groups are held out."
+)
 
 
-@exercise("split-by-group")
-def _(split) -> None:
-    for _ in range(6):
-        groups = torch.randint(0, int(torch.randint(4, 12, ())), (80,))
-        held_out = split(groups.clone(), 2, 7)
-        if (
-            not isinstance(held_out, Tensor)
-            or held_out.shape != groups.shape
-            or held_out.dtype != torch.bool
-        ):
-            raise Hint(
-                "Return a bool tensor of the same shape as `groups`, true where a "
-                "sample is held out."
-            )
-        inside, outside = (
-            set(groups[held_out].tolist()),
-            set(groups[~held_out].tolist()),
-        )
-        if inside & outside:
-            raise Hint(
-                f"Group {min(inside & outside)} is on both sides: hold out whole "
-                "groups."
-            )
-        if len(inside) != 2:
-            raise Hint(f"Two groups were to be held out, and it is {len(inside)}.")
-    groups = torch.arange(10).repeat(5)
-    first, again = split(groups, 2, 7), split(groups, 2, 7)
-    if not first.equal(again):
-        raise Hint(
-            "The same seed has to give the same split: draw from a generator that is "
-            "seeded with it."
-        )
-    if len({tuple(split(groups, 2, seed).tolist()) for seed in range(8)}) == 1:
-        raise Hint(
-            "Every seed gives the same split: the seed has to decide which groups "
-            "are held out."
-        )
+def _order(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-@exercise("gate-gradient")
-def _(gate_gradient) -> None:
-    for _ in range(4):
-        dz, s, a, b = torch.randn(4, 5, 3, dtype=torch.float64)
-        s, a, b = (x.requires_grad_() for x in (s, a, b))
-        gate = s.sigmoid()
-        (dz * (gate * a + (1 - gate) * b)).sum().backward()
-        ha, hb, g = a.detach(), b.detach(), gate.detach()
-        try:
-            ds, da, db = gate_gradient(dz.clone(), g.clone(), ha.clone(), hb.clone())
-        except (TypeError, ValueError) as error:
-            raise Hint(
-                f"Return three tensors: for s, for a and for b ({error})."
-            ) from None
-        if torch.allclose(da, dz * (1 - g)) and torch.allclose(db, dz * g):
-            raise Hint(
-                "The gradients for a and b are exchanged: a is what g lets through."
-            )
-        for name, got, right in (("a", da, a.grad), ("b", db, b.grad)):
-            if not torch.allclose(got, right):
-                raise Hint(
-                    f"The gradient for {name} is not right: by which factor does "
-                    f"{name} enter z?"
-                )
-        if torch.allclose(ds, s.grad):
-            continue
-        if torch.allclose(ds, dz * (ha - hb)):
-            raise Hint(
-                "That is the gradient for g. One step further to the left stands the "
-                "sigmoid."
-            )
-        if torch.allclose(ds, dz * ha * g * (1 - g)):
-            raise Hint(
-                "The gate opens for a and closes for b at the same time: b enters "
-                "with a minus."
-            )
-        raise Hint(
-            "The gradient for s is not right; the derivative of the sigmoid is g (1 "
-            "− g)."
-        )
+def _picked(groups: Tensor, order: Tensor, count: int) -> Tensor:
+    return torch.isin(groups, groups.unique()[order[:count]])
 
 
-@exercise("winners-curse")
-def _(promised_and_kept) -> None:
-    for _ in range(5):
-        trials, n = int(torch.randint(2, 9, ())), int(torch.randint(5, 30, ()))
-        right = (torch.rand(trials, 60) < 0.8).double()
-        seen, unseen = right[:, :n].mean(1), right[:, n:].mean(1)
-        best = int(seen.argmax())
-        try:
-            promise, kept = (
-                float(value) for value in promised_and_kept(right.clone(), n)
-            )
-        except (TypeError, ValueError):
-            raise Hint(
-                "Return two numbers, what the winner promises and what it keeps."
-            ) from None
-        if abs(promise - seen.max().item()) > 1e-9:
-            raise Hint(
-                f"The best of {trials} trials has {seen.max():.3f} right on the "
-                f"first {n} samples, but you "
-                f"promise {promise:.3f}."
-            )
-        if abs(kept - unseen[best].item()) < 1e-9:
-            continue
-        if abs(kept - unseen.max().item()) < 1e-9:
-            raise Hint(
-                "You choose a second time, on the samples that were to judge: the "
-                "same trial goes on."
-            )
-        if abs(kept - right[best].mean().item()) < 1e-9:
-            raise Hint(
-                "You count all samples, those included by which the winner was chosen."
-            )
-        raise Hint(
-            f"Of the other samples trial {best} has {unseen[best]:.3f} right, but "
-            f"you say {kept:.3f}."
-        )
+@exercise(
+    "split-by-group",
+    mistakes={
+        NO_MASK: lambda groups, count, seed: groups.unique()[:count],
+        CUT: lambda groups, count, seed: _order(len(groups), seed) < 20,
+        COUNT: (
+            lambda groups, count, seed: groups == groups[seed],
+            lambda groups, count, seed: _picked(
+                groups, _order(len(groups.unique()), seed), 2
+            ),
+            lambda groups, count, seed: torch.isin(
+                groups, _order(int(groups.max()) + 1, seed)[:count]
+            ),
+        ),
+        NOT_AGAIN: lambda groups, count, seed: _picked(
+            groups, torch.randperm(len(groups.unique())), count
+        ),
+        ALWAYS: lambda groups, count, seed: _picked(groups, torch.arange(9), count),
+    },
+)
+def _(split: Callable[[Tensor, int, int], Tensor]) -> None:
+    """The groups held out are random, so their properties are looked at."""
+    for count in (1, 2, 4):
+        groups = 3 * torch.randint(whole(6, 12), (whole(60, 90),)) + 5
+        masks = []
+        for seed in [*range(8)] * 2:
+            mask = torch.as_tensor(split(groups.clone(), count, seed))
+            if mask.shape != groups.shape or mask.dtype != torch.bool:
+                raise Hint(NO_MASK)
+            inside, outside = (set(groups[m].tolist()) for m in (mask, ~mask))
+            if inside & outside:
+                raise Hint(CUT, group=min(inside & outside))
+            if len(inside) != count:
+                raise Hint(COUNT, count=count, found=len(inside))
+            masks.append(tuple(mask.tolist()))
+        if masks[:8] != masks[8:]:
+            raise Hint(NOT_AGAIN)
+        if len({*masks}) == 1:
+            raise Hint(ALWAYS)
 
 
-@exercise("what-to-save")
-def _(answer: dict[str, bool]) -> None:
-    keeps_lines(answer, SAVED)
-    for thing, needed in SAVED.items():
-        if bool(answer[thing]) == needed:
-            continue
-        if needed:
-            raise Hint(
-                f"Without “{thing}” the run goes on, but it goes elsewhere: at the "
-                "next step, or at the end, "
-                "something different happens."
+@function(
+    "gate-gradient",
+    inputs=lambda: [
+        (torch.randn(shape), torch.rand(shape), torch.randn(shape), torch.randn(shape))
+        for shape in ((5, 3), (2, 4), (6,))
+    ],
+    mistakes={
+        "The gradients for a and b are exchanged: a is what g lets through.": (
+            lambda dz, g, a, b: (dz * (a - b) * g * (1 - g), dz * (1 - g), dz * g)
+        ),
+        "The gradients are those for a, b and s. First asked for is that for s.": (
+            lambda dz, g, a, b: (dz * g, dz * (1 - g), dz * (a - b) * g * (1 - g))
+        ),
+        "Your first gradient is that for g. One step further to the left stands the "
+        "sigmoid.": lambda dz, g, a, b: (dz * (a - b), dz * g, dz * (1 - g)),
+        "The gate opens for a and closes for b at the same time: b enters the "
+        "gradient for s with a minus.": (
+            lambda dz, g, a, b: (dz * a * g * (1 - g), dz * g, dz * (1 - g)),
+            lambda dz, g, a, b: (dz * (a + b) * g * (1 - g), dz * g, dz * (1 - g)),
+        ),
+        "The sign of the gradient for s: where a is larger than b, opening the gate "
+        "raises z.": lambda dz, g, a, b: (
+            dz * (b - a) * g * (1 - g),
+            dz * g,
+            dz * (1 - g),
+        ),
+        "By which factors do a and b enter z? Their gradients have the same ones.": (
+            lambda dz, g, a, b: (dz * (a - b) * g * (1 - g), dz, dz)
+        ),
+        "These are the slopes of z. Each is to be multiplied by the gradient that "
+        "comes from the right, dz.": lambda dz, g, a, b: (
+            (a - b) * g * (1 - g),
+            g,
+            1 - g,
+        ),
+    },
+)
+def gate_gradient(dz: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    s, a, b = (x.requires_grad_() for x in (g.logit(), a, b))
+    z = s.sigmoid() * a + (1 - s.sigmoid()) * b
+    return torch.autograd.grad(z, (s, a, b), dz)
+
+
+def _trials() -> list[tuple[Tensor, int]]:
+    """Trials of which one alone is the best on the first samples."""
+    cases: list[tuple[Tensor, int]] = []
+    while len(cases) < 6:
+        n = whole(5, 30)
+        right = (torch.rand(whole(3, 9), whole(40, 60)) < 0.7).float()
+        first, second = right[:, :n].mean(1).topk(2).values
+        if first > second:
+            cases.append((right, n))
+    return cases
+
+
+def _kept(chosen: Tensor, judged: Tensor) -> tuple[float, float]:
+    best = chosen.mean(1).argmax()
+    return chosen[best].mean().item(), judged[best].mean().item()
+
+
+@function(
+    "winners-curse",
+    inputs=_trials,
+    mistakes={
+        "You choose a second time, on the samples that were to judge: the same trial "
+        "goes on.": lambda right, n: (
+            right[:, :n].mean(1).max(),
+            right[:, n:].mean(1).max(),
+        ),
+        "What the winner keeps counts the other samples only, not those by which it "
+        "was chosen.": lambda right, n: _kept(right[:, :n], right),
+        "You choose by all samples. The winner is the best on the first n.": (
+            lambda right, n: (
+                right[:, :n].mean(1)[right.mean(1).argmax()],
+                _kept(right, right[:, n:])[1],
+            ),
+            lambda right, n: _kept(right, right[:, n:]),
+        ),
+        "These are numbers of right answers. Asked for are the shares.": (
+            lambda right, n: (
+                promised_and_kept(right, n)[0] * n,
+                promised_and_kept(right, n)[1] * (right.shape[1] - n),
             )
-        raise Hint(
-            f"“{thing}”: will it be used again, or computed anew before anybody "
-            "needs it?"
-        )
+        ),
+    },
+)
+def promised_and_kept(right: Tensor, n: int) -> tuple[float, float]:
+    return _kept(right[:, :n], right[:, n:])
+
+
+lines(
+    "what-to-save",
+    {
+        "the parameters": True,
+        "the optimiser's running means of the gradients": True,
+        "how many epochs are done, which decides the order of the next samples": True,
+        "the best parameters so far and their validation loss": True,
+        "the gradients of the last step": False,
+        "the predictions for the validation data": False,
+    },
+    words=(True, False),
+    mistakes={
+        "Without “{line}” the run goes on, but it goes elsewhere: at the next step, or "
+        "at the end, something different happens.": (
+            lambda line, given, right: right is True
+        ),
+        "“{line}”: will it be used again, or computed anew before anybody needs it?": (
+            lambda line, given, right: right is False
+        ),
+    },
+)
