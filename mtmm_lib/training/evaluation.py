@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from mtmm_lib.batch import Batch, Output
+from mtmm_lib.model import TaskModel
+from mtmm_lib.training.checks import Data, batches
 from mtmm_lib.training.history import Losses
 
 #: Samples per forward pass where nothing is learned: large enough to be fast, small
@@ -16,7 +18,7 @@ from mtmm_lib.training.history import Losses
 CHUNK = 512
 
 
-def evaluate(model: nn.Module, data: Batch | Iterable[Batch]) -> dict[str, float]:
+def evaluate(model: TaskModel, data: Data) -> dict[str, float]:
     """Each task's metric over all samples that have its label.
 
     The predictions of all samples are collected first, so that metrics that are no
@@ -29,14 +31,19 @@ def evaluate(model: nn.Module, data: Batch | Iterable[Batch]) -> dict[str, float
     Returns:
         task → metric, NaN for a task without a label; further metrics of a task as
         `task/metric`.
+
+    Raises:
+        ValueError: for data without samples, or with such as the model cannot take.
     """
+    if isinstance(data, Batch):
+        model.check(data)
     device = next(iter(model.parameters()), torch.empty(0)).device
     with modes_kept(model):
         return measure(model, data, device)[1]
 
 
 def measure(
-    model: nn.Module, data: Batch | Iterable[Batch], device: torch.device
+    model: TaskModel, data: Data, device: torch.device
 ) -> tuple[Losses, dict[str, float]]:
     """Each task's mean loss over its labels (tasks without one left out), and its
     metric."""
@@ -46,7 +53,7 @@ def measure(
     predictions: list[dict[str, Tensor]] = []
     seen: list[Batch] = []
     with torch.no_grad():
-        for batch in chunks(data):
+        for batch in chunks(model, data):
             batch = batch.to(device)
             output = model(batch)
             for name, loss in model.losses(output, batch).items():
@@ -79,27 +86,13 @@ def measure(
     return losses, metrics
 
 
-def chunks(data: Batch | Iterable[Batch]) -> Iterator[Batch]:
+def chunks(model: TaskModel, data: Data) -> Iterator[Batch]:
     """Batches of a size that one forward pass takes at once."""
-    if isinstance(data, Batch):
-        for start in range(0, len(data), CHUNK):
-            yield data[start : start + CHUNK]
-    else:
-        yield from (batch for batch in data if len(batch))
-
-
-def check_selection(model: nn.Module, valid: Batch | Iterable[Batch]) -> None:
-    """Raises `ValueError` when there are supervised tasks but `valid` has a label of
-    none of them."""
-    tasks = [task for task in model.tasks.values() if task.supervised]
-    if tasks and not any(
-        task.labelled(batch).any() for batch in chunks(valid) for task in tasks
-    ):
-        raise ValueError(
-            "valid has no label for any of the supervised tasks "
-            f"{[t.name for t in tasks]}, so that no epoch can be chosen by it; leave "
-            "valid out"
-        )
+    for batch in batches(model, data, "data"):
+        if isinstance(data, Batch):
+            yield from (data[at : at + CHUNK] for at in range(0, len(data), CHUNK))
+        else:
+            yield batch
 
 
 @contextmanager

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import nn
 
 from mtmm_lib.balancing import Balancer, StaticWeights
 from mtmm_lib.batch import Batch
+from mtmm_lib.model import TaskModel
 from mtmm_lib.training.checkpoint import Checkpoint
-from mtmm_lib.training.evaluation import check_selection, modes_kept
+from mtmm_lib.training.checks import (
+    Data,
+    check_balancer,
+    check_data,
+    check_labels,
+    check_optimizer,
+    check_selection,
+    check_settings,
+)
+from mtmm_lib.training.evaluation import modes_kept
 from mtmm_lib.training.history import History
 from mtmm_lib.training.place import Place
 from mtmm_lib.training.run import Run
+from mtmm_lib.training.selection import Select
 
 
 def fit(
-    model: nn.Module,
-    train: Batch | Iterable[Batch],
+    model: TaskModel,
+    train: Data,
     *,
-    valid: Batch | Iterable[Batch] | None = None,
+    valid: Data | None = None,
     balancer: Balancer | None = None,
     epochs: int,
     batch_size: int = 64,
@@ -36,6 +46,7 @@ def fit(
     precision: Literal["auto", "float32", "bf16"] = "auto",
     compile: bool = False,
     seed: int = 0,
+    select: Select | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> History:
@@ -60,9 +71,8 @@ def fit(
             or a `DataLoader` (or another iterable that can be gone through again each
             epoch) of `Batch`es.
         valid: likewise. It is evaluated after each epoch, and in the end the weights of
-            the epoch with the lowest validation loss, averaged over the supervised
-            tasks that have labels, are restored. Where no task is supervised, nothing
-            can be chosen by, and the last weights stay.
+            the best epoch are restored. Where no task is supervised, nothing can be
+            chosen by, and the last weights stay.
         balancer: turns the losses into one update; by default their plain sum. Its
             state begins anew, unless the run goes on from a checkpoint.
         epochs: passes over the data; 0 leaves the model as it is.
@@ -80,6 +90,11 @@ def fit(
         compile: compile the forward pass with `torch.compile`.
         seed: of the order of the samples and of whatever the forward pass draws,
             dropout say.
+        select: says which epoch is best: called with the validation losses of the
+            supervised tasks that have labels, and all metrics as `evaluate` returns
+            them, it returns a number, the lower the better. By default it is the geometric mean of the
+            losses, which does not depend on their units; `mean_loss` is the arithmetic
+            one.
         checkpoint: a file that is written after each epoch, never half, and from which
             an interrupted run goes on; the end result is the same bit for bit (on the
             CPU, for a `train` in memory). A finished run returns at once.
@@ -91,26 +106,31 @@ def fit(
     Raises:
         TrainingError: when a loss, or a gradient that a balancer looks at, is not
             finite (named: the task, the step), or an epoch has no label at all.
-        ValueError: for settings out of range, data without samples, a validation set
-            without a label of any supervised task, a checkpoint that cannot be read or
-            belongs to another configuration.
+        ValueError: before the first step, for settings out of range, data without
+            samples or labels, or with such as the model cannot take, an optimizer of
+            another model, a checkpoint that cannot be read or belongs to another
+            configuration; and for negative losses without a `select`.
+
+    Warns:
+        UserWarning: when `train` has no label for some task.
     """
-    if epochs < 0 or batch_size < 1:
-        raise ValueError(
-            f"expected epochs >= 0 and batch_size >= 1, got {epochs} and {batch_size}"
-        )
+    check_settings(epochs, batch_size)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the model has no parameter to train")
     place = Place(device, precision)
     balancer = StaticWeights() if balancer is None else balancer
+    check_balancer(balancer)
     home = parameters[0].device
     with modes_kept(model), place.seeded(), _kept_buffers(compile):
         try:
-            model.to(place.device)
-            train, valid = _ready(train, "train", place), _ready(valid, "valid", place)
+            check_data(model, train, "train")
+            check_labels(model, train)
             if valid is not None:
+                check_data(model, valid, "valid")
                 check_selection(model, valid)
+            model.to(place.device)
+            train, valid = _at(place, train), _at(place, valid)
             place.same_everywhere(model)
             if optimizer is None:
                 optimizer = torch.optim.AdamW(
@@ -118,6 +138,7 @@ def fit(
                 )
             elif not isinstance(optimizer, torch.optim.Optimizer):
                 optimizer = optimizer(parameters, lr=lr, weight_decay=weight_decay)
+            check_optimizer(model, optimizer)
             run = Run(
                 model,
                 train,
@@ -128,6 +149,7 @@ def fit(
                 epochs,
                 batch_size,
                 seed,
+                select,
             )
             balancer.start(model)
             file = None
@@ -155,20 +177,9 @@ def fit(
     return run.history
 
 
-def _ready(data: Any, name: str, place: Place) -> Any:
-    """The data on the device, if it is in memory, after a check of what it is."""
-    if isinstance(data, Batch):
-        if not len(data):
-            raise ValueError(f"{name} has no samples")
-        return data.to(place.device)
-    if data is not None and (
-        not isinstance(data, Iterable) or isinstance(data, Iterator)
-    ):
-        raise ValueError(
-            f"{name} is a Batch, or an iterable of Batches that can be gone through "
-            f"once per epoch, such as a DataLoader or a list; got {type(data).__name__}"
-        )
-    return data
+def _at(place: Place, data: Data | None) -> Data | None:
+    """Data in memory moves to the device at once, others batch by batch."""
+    return data.to(place.device) if isinstance(data, Batch) else data
 
 
 def _kept_buffers(compiled: bool) -> AbstractContextManager[None]:

@@ -14,9 +14,16 @@ from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch
 from mtmm_lib.model import Model
 from mtmm_lib.tasks import at_progress
-from mtmm_lib.training.evaluation import CHUNK, check_selection, chunks, modes_kept
-from mtmm_lib.training.history import TrainingError
+from mtmm_lib.training.checks import (
+    check_data,
+    check_labels,
+    check_selection,
+    check_settings,
+)
+from mtmm_lib.training.evaluation import CHUNK, chunks, evaluate, modes_kept
+from mtmm_lib.training.history import Losses, TrainingError
 from mtmm_lib.training.seeds import derive_seed, permutation
+from mtmm_lib.training.selection import Select, score
 
 Value = TypeVar("Value")
 
@@ -37,6 +44,7 @@ def fit_many(
     batch_size: int = 64,
     lr: float = 1e-3,
     weight_decay: float = 0.0,
+    select: Select | None = None,
 ) -> list[Model]:
     r"""Trains one small model per seed, all at once as one batched network
     (`torch.func.vmap`).
@@ -57,23 +65,24 @@ def fit_many(
         valid: one `Batch` per seed, all of the same shapes; each model keeps its own
             best epoch.
         weights: task → weight of its loss, as in `StaticWeights`.
-        epochs, batch_size, lr, weight_decay: as in `fit`, with its default optimizer,
-            on the CPU.
+        epochs, batch_size, lr, weight_decay, select: as in `fit`, with its default
+            optimizer, on the CPU.
 
     Returns:
         the trained models, in the order of the seeds.
 
     Raises:
         ValueError: when the numbers of seeds and batches, the shapes, or the models'
-            parameters differ, or a validation set has no label of any supervised task.
+            parameters differ; and as in `fit`.
         TrainingError: when a loss is not finite (named: the task, the seed, the epoch).
+
+    Warns:
+        UserWarning: when one of the Batches in `train` has no label for some task.
     """
+    check_settings(epochs, batch_size)
     seeds = list(seeds)
-    if not seeds or epochs < 0 or batch_size < 1:
-        raise ValueError(
-            "expected at least one seed, epochs >= 0 and batch_size >= 1, "
-            f"got seeds {seeds}, epochs {epochs} and batch_size {batch_size}"
-        )
+    if not seeds:
+        raise ValueError("fit_many needs at least one seed, got none")
     for name, batches in (("train", train), ("valid", valid)):
         if batches is not None and (
             isinstance(batches, Batch) or len(batches) != len(seeds)
@@ -86,6 +95,9 @@ def fit_many(
         for seed in seeds:
             torch.default_generator.manual_seed(seed)
             models.append(build())
+        for model, batch in zip(models, train, strict=True):
+            check_data(model, batch, "train")
+            check_labels(model, batch)
         torch.default_generator.manual_seed(derive_seed(*seeds))
         replicas = _Replicas(
             models, train, StaticWeights(weights).of(models[0].tasks), lr, weight_decay
@@ -97,11 +109,13 @@ def fit_many(
         )
         if choose:
             for model, batch in zip(models, valid, strict=True):
+                check_data(model, batch, "valid")
                 check_selection(model, batch)
             held_out, lowest = (
                 _stack(valid, "valid"),
-                torch.full([len(seeds)], torch.inf),
+                torch.full([len(seeds)], torch.inf, dtype=torch.double),
             )
+            courses: list[list[Losses]] = [[] for _ in seeds]
         with modes_kept(models[0]):
             for epoch in range(epochs):
                 order = torch.stack([permutation(size, seed, epoch) for seed in seeds])
@@ -110,16 +124,32 @@ def fit_many(
                     with at_progress((epoch + i / steps) / epochs):
                         losses.append(replicas.step(chosen))
                 if choose:
-                    loss, mean = replicas.measure(held_out)
+                    loss, labels = replicas.measure(held_out)
                     losses.append(loss)
-                    replicas.keep(mean < lowest)
-                    lowest = torch.minimum(lowest, mean)
                 for r, t in (~torch.stack(losses).isfinite()).any(0).nonzero().tolist():
                     raise TrainingError(
                         f"the loss of task {list(replicas.tasks)[t]!r} is not finite "
                         f"for seed {seeds[r]} in epoch {epoch}"
                     )
-        replicas.unstack(models)
+                if not choose:
+                    continue
+                if select is not None:
+                    replicas.unstack(models, replicas.blocks)
+                scores = []
+                for r, (model, batch) in enumerate(zip(models, valid, strict=True)):
+                    courses[r].append(
+                        {
+                            task: loss[r, t].item()
+                            for t, task in enumerate(replicas.tasks)
+                            if labels[r, t]
+                        }
+                    )
+                    metrics = {} if select is None else evaluate(model, batch)
+                    scores.append(score(replicas.tasks, courses[r], metrics, select))
+                now = torch.tensor(scores, dtype=torch.double)
+                replicas.keep(now < lowest)
+                lowest = torch.minimum(lowest, now)
+        replicas.unstack(models, replicas.best or replicas.blocks)
     return models
 
 
@@ -156,7 +186,7 @@ class _Replicas:
         # bad data fails here, with a clear message
         for model, batch in zip(models, train, strict=True):
             with torch.no_grad():
-                for chunk in chunks(batch):
+                for chunk in chunks(model, batch):
                     model.losses(model(chunk), chunk)
         full = {
             t
@@ -251,8 +281,7 @@ class _Replicas:
 
     @torch.no_grad()
     def measure(self, data: Stacked) -> tuple[Tensor, Tensor]:
-        """Validation losses `[R, T]`, and their mean over the supervised tasks that
-        have labels, `[R]`."""
+        """Validation losses and numbers of labels, both `[R, T]`."""
         self.template.eval()
         total = count = torch.zeros(())
         for start in range(0, next(iter(data["inputs"].values())).shape[1], CHUNK):
@@ -261,11 +290,7 @@ class _Replicas:
                 _map(data, lambda x, here=here: x[:, here])
             )
             total, count = total + losses.double() * labels, count + labels
-        mean = total / torch.where(count > 0, count, 1)
-        counts = torch.tensor([task.supervised for task in self.tasks.values()]) & (
-            count > 0
-        )
-        return mean.float(), (mean * counts).sum(1) / counts.sum(1)
+        return total / torch.where(count > 0, count, 1), count
 
     def keep(self, better: Tensor) -> None:
         """Remembers the weights of the models for which `better` `[R]` is true."""
@@ -275,14 +300,11 @@ class _Replicas:
             for now, old in zip(self.blocks, was, strict=True)
         ]
 
-    def unstack(self, models: Sequence[Model]) -> None:
-        """Gives each model its best weights, or its last ones where there was no
-        choice."""
+    def unstack(self, models: Sequence[Model], blocks: Sequence[Tensor]) -> None:
+        """Gives each model its row of the blocks."""
         for r, model in enumerate(models):
             state = _state(model)
-            for block, shapes in zip(
-                self.best or self.blocks, self.layout, strict=True
-            ):
+            for block, shapes in zip(blocks, self.layout, strict=True):
                 parts = block.detach()[r].split(
                     [shape.numel() for shape in shapes.values()]
                 )

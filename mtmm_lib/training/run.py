@@ -5,36 +5,40 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from operator import length_hint
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtmm_lib.balancing import Balancer
 from mtmm_lib.batch import Batch, Output
+from mtmm_lib.model import TaskModel
 from mtmm_lib.tasks import at_progress
+from mtmm_lib.training.checks import Data, batches, warn_unlabelled
 from mtmm_lib.training.evaluation import measure
 from mtmm_lib.training.history import History, Losses, TrainingError
 from mtmm_lib.training.place import Place
 from mtmm_lib.training.seeds import permutation
+from mtmm_lib.training.selection import Select, score
 
 
 @dataclass
 class Run:
     """The state of one training run and what it does in an epoch."""
 
-    model: nn.Module
-    train: Batch | Iterable[Batch]
-    valid: Batch | Iterable[Batch] | None
+    model: TaskModel
+    train: Data
+    valid: Data | None
     balancer: Balancer
     optimizer: torch.optim.Optimizer
     place: Place
     epochs: int
     batch_size: int
     seed: int
+    select: Select | None
     history: History = field(default_factory=History)
     best: dict[str, Any] | None = None
 
@@ -64,6 +68,8 @@ class Run:
             )
         log.flush()
         losses = log.means(log.losses)
+        if index == 0 and not isinstance(self.train, Batch):
+            warn_unlabelled([name for name in self.model.tasks if name not in losses])
         self.balancer.after_epoch(losses)
         self.history.train_loss.append(losses)
         self.history.weights.append(log.means(log.weights))
@@ -75,10 +81,9 @@ class Run:
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, bool]]:
         """This process's part of each batch, and whether it counts."""
         if not isinstance(self.train, Batch):
-            for batch in self.train:
-                if len(batch):
-                    part, own = self.place.part(batch)
-                    yield part.to(self.place.device), own
+            for batch in batches(self.model, self.train, "train"):
+                part, own = self.place.part(batch)
+                yield part.to(self.place.device), own
             return
         order = permutation(len(self.train), self.seed, epoch).to(self.place.device)
         for chosen in order.split(self.batch_size):
@@ -130,17 +135,13 @@ class Run:
                 )
         self.history.valid_loss.append(losses)
         self.history.valid.append(metrics)
-        chosen = [
-            loss for name, loss in losses.items() if self.model.tasks[name].supervised
-        ]
-        if chosen:
-            mean = math.fsum(chosen) / len(chosen)
-            if self.best is None or mean < self.best["loss"]:
-                self.best = {
-                    "loss": mean,
-                    "model": copy.deepcopy(self.model.state_dict()),
-                }
-                self.history.best_epoch = epoch
+        value = score(self.model.tasks, self.history.valid_loss, metrics, self.select)
+        if value is not None and (self.best is None or value < self.best["score"]):
+            self.best = {
+                "score": value,
+                "model": copy.deepcopy(self.model.state_dict()),
+            }
+            self.history.best_epoch = epoch
 
     def restore_best(self) -> None:
         """Ends the run with the best weights, where there was a choice."""

@@ -1,0 +1,127 @@
+"""What is looked at before the first step: mistakes that are found before time is
+spent."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from numbers import Integral
+
+import torch
+
+from mtmm_lib.balancing import Balancer
+from mtmm_lib.batch import Batch
+from mtmm_lib.model import TaskModel
+
+Data = Batch | Iterable[Batch]
+
+
+def check_settings(epochs: int, batch_size: int) -> None:
+    if not (
+        isinstance(epochs, Integral)
+        and isinstance(batch_size, Integral)
+        and epochs >= 0
+        and batch_size >= 1
+    ):
+        raise ValueError(
+            "expected whole numbers epochs >= 0 and batch_size >= 1, got "
+            f"{epochs!r} and {batch_size!r}"
+        )
+
+
+def check_balancer(balancer: Balancer) -> None:
+    if not isinstance(balancer, Balancer):
+        raise ValueError(
+            "balancer is an object of a class derived from Balancer, such as "
+            f"StaticWeights(), got {balancer!r}"
+        )
+
+
+def check_optimizer(model: TaskModel, optimizer: torch.optim.Optimizer) -> None:
+    """A parameter of the model that the optimizer does not hold stays as it is; one
+    that is none of the model's is a mistake."""
+    own = {id(p) for p in model.parameters()}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    foreign = sum(id(p) not in own for p in held)
+    if foreign:
+        raise ValueError(
+            f"{foreign} of the optimizer's {len(held)} parameters are none of the "
+            "model's: it was made for another model, or before the model's "
+            "parameters were replaced; make it anew, or give its class"
+        )
+
+
+def check_data(model: TaskModel, data: Data, name: str) -> None:
+    """What the data is, and where it is in memory, every sample."""
+    if isinstance(data, Batch):
+        if not len(data):
+            raise ValueError(f"{name} has no samples")
+        model.check(data)
+    elif not isinstance(data, Iterable) or isinstance(data, Iterator):
+        raise ValueError(
+            f"{name} is a Batch, or an iterable of Batches that can be gone through "
+            "once per epoch, such as a DataLoader or a list; got "
+            f"{type(data).__name__}"
+        )
+
+
+def check_labels(model: TaskModel, train: Data) -> None:
+    """Warns of tasks that `train`, where it is in memory, has no label for.
+
+    Raises:
+        ValueError: when it has none for any task.
+    """
+    if isinstance(train, Batch):
+        labelled = {
+            name: bool(task.labelled(train).any()) for name, task in model.tasks.items()
+        }
+        if not any(labelled.values()):
+            raise ValueError(
+                f"train has no label for any of the tasks {sorted(labelled)}"
+            )
+        warn_unlabelled([name for name, found in labelled.items() if not found])
+
+
+def warn_unlabelled(names: list[str]) -> None:
+    if names:
+        warnings.warn(
+            f"train has no label for {'tasks' if names[1:] else 'task'} "
+            f"{', '.join(map(repr, names))}: nothing is learned for it",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def check_selection(model: TaskModel, valid: Data) -> None:
+    """Raises `ValueError` when there are supervised tasks but `valid` has a label of
+    none of them."""
+    tasks = [task for task in model.tasks.values() if task.supervised]
+    if tasks and not any(
+        task.labelled(batch).any()
+        for batch in batches(model, valid, "valid")
+        for task in tasks
+    ):
+        raise ValueError(
+            "valid has no label for any of the supervised tasks "
+            f"{[t.name for t in tasks]}, so that no epoch "
+            "can be chosen by it; leave valid out"
+        )
+
+
+def batches(model: TaskModel, data: Data, name: str) -> Iterator[Batch]:
+    """The batches of `data` that have samples, each looked at as it comes, where that
+    was not done for all of them at once."""
+    if isinstance(data, Batch):
+        yield data
+        return
+    first = 0
+    for batch in data:
+        if not isinstance(batch, Batch):
+            raise ValueError(
+                f"{name} gives objects of type {type(batch).__name__}, but Batches are "
+                "needed; give the DataLoader a `collate_fn` that makes them of samples"
+            )
+        if len(batch):
+            model.check(batch, first)
+            yield batch
+        first += len(batch)
