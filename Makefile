@@ -29,8 +29,8 @@ $(VENV)/.installed-all: pyproject.toml constraints.txt
 	$(INSTALL) --group book --group test
 	touch $@ $(VENV)/.installed-lab
 
-lab: $(VENV)/.installed-lab  ## Open JupyterLab at chapter 01; ARGS="--no-browser --port 8899" passes on
-	$(BIN)/python -m jupyterlab $(ARGS) chapters/01-everything-is-a-mapping.ipynb
+lab: $(VENV)/.installed-lab  ## Open JupyterLab at the first chapter; ARGS="--no-browser --port 8899" passes on
+	$(BIN)/python -m jupyterlab $(ARGS) chapters/*-everything-is-a-mapping.ipynb
 
 test: $(VENV)/.installed-all  ## Everything that CI runs: style, library, notebooks, site
 	$(RUN) tools.system
@@ -60,7 +60,7 @@ book: $(VENV)/.installed-all  ## Execute the notebooks in parallel, then build t
 links: $(VENV)/.installed-all  ## Ask for every page that the site and the README link to; needs a network
 	$(RUN) tools.links
 
-chapters: $(VENV)/.installed-all  ## Derive chapters/*.ipynb from chapters/src/*.md
+chapters: $(VENV)/.installed-all  ## Derive notebooks, and the README's table, from chapters/src
 	$(RUN) tools.chapters $(ARGS)
 
 claims: $(VENV)/.installed-all  ## Run every claim under SEEDS=20 seeds; ARGS=01 takes one chapter, --week new seeds

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,8 @@ from nbformat import NotebookNode
 
 from tools import chapters, generate, vendor
 from tools.execute import execute, read
-from tools.project import BUILD, FRONT, ROOT, jobs, lessons, notebooks
+from tools.lesson import numbered
+from tools.project import BUILD, FRONT, ROOT, jobs, notebooks
 
 KEPT_CACHES = 3
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
@@ -99,10 +99,7 @@ def builder(root: Path) -> list[str]:
     """
     toc = root / "_build" / "_toc.yml"
     toc.parent.mkdir(exist_ok=True)
-    text = (root / "_toc.yml").read_text(encoding="utf-8")
-    for lesson in lessons():
-        listed = re.compile(rf"(?<=file: chapters/){lesson.slug}$", re.MULTILINE)
-        text = listed.sub(lesson.name, text)
+    text = numbered((root / "_toc.yml").read_text(encoding="utf-8"))
     if not toc.exists() or toc.read_text(encoding="utf-8") != text:
         toc.write_text(text, encoding="utf-8")
     book = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root)]

@@ -1,25 +1,36 @@
-"""Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/slug/lesson.md``.
+"""Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/slug/lesson.md``, and the table
+of lessons in the README.
 
 Authors write MyST Markdown; readers run notebooks. A derived notebook has no outputs
 and no pairing metadata (who saves answers must not overwrite a source), and the same
 source always gives the same bytes.
+
+What a reader has written in a notebook is never lost. A notebook says what was derived,
+by a digest of its cells; where the cells are others, or there are outputs, somebody has
+worked with it, and it is kept beside the fresh one.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import re
 from collections import Counter
+from collections.abc import Iterable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
-import jupytext
 import nbformat
+from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from mtmm_lib.lesson import book
 from mtmm_lib.lesson.book import Lesson
 from tools.citations import to_links
-from tools.project import CHAPTERS, ROOT, lessons, notebook, repository
+from tools.lesson import filled, source
+from tools.project import CHAPTERS, README, ROOT, lessons, notebook, repository
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 YOURS = "-yours"  # the end of the name of a reader's own copy; git ignores these
@@ -30,6 +41,7 @@ from importlib.util import find_spec
 if find_spec("mtmm_lib") is None:
     %pip install --quiet "mtmm-lib[lesson,export] @ git+{repository}"
 """
+TABLE = re.compile(r"(?<=<!-- lessons -->\n).*?(?=<!-- /lessons -->)", re.DOTALL)
 
 
 def launch_links(name: str) -> str:
@@ -45,8 +57,8 @@ def launch_links(name: str) -> str:
 
 
 def portable(text: str) -> str:
-    """MyST that the site and JupyterLab understand as before, and that Colab and GitHub
-    show well too.
+    """MyST that JupyterLab understands as the site does, and that Colab and GitHub show
+    well too.
 
     Citations become links, labelled equations stand between dollars, and the content of
     directives is text instead of a block of code.
@@ -66,10 +78,13 @@ def portable(text: str) -> str:
     return to_links(text)
 
 
-def derive(lesson: Lesson) -> str:
-    """The text of the notebook that belongs to a lesson."""
-    written = jupytext.read(lesson.folder / "lesson.md")
-    title, *rest = written.cells
+def lesson_notebook(lesson: Lesson, *, site: bool = False) -> NotebookNode:
+    """A lesson as a notebook, without outputs: for readers, or for the site's builder.
+
+    The builder gets the text as it is written, with its roles and directives, and
+    numbers the pages itself. For readers the text is `portable`.
+    """
+    title, *rest = deepcopy(source(lesson).cells)
     # on the site: there the page has buttons, and nothing to install
     hidden = {"tags": ["remove-cell"]}
     cells = [
@@ -78,72 +93,138 @@ def derive(lesson: Lesson) -> str:
         new_code_cell(INSTALL.format(repository=repository()).strip(), metadata=hidden),
         *rest,
     ]
+    heading = lesson.title if site else f"{lesson.number} · {lesson.title}"
     seen: Counter[str] = Counter()
     for cell in cells:
         if cell.cell_type == "markdown":
-            cell.source = portable(cell.source)
-        # An id made of the content: stable when other cells are added or moved.
-        digest = hashlib.sha256(
-            f"{cell.cell_type}\n{cell.source}".encode()
-        ).hexdigest()[:8]
-        cell.id = f"{digest}-{seen[digest]}" if seen[digest] else digest
-        seen[digest] += 1
-        if cell.cell_type == "code":
+            text = filled(cell.source, lesson, heading)
+            cell.source = text if site else portable(text)
+        else:
             cell.outputs, cell.execution_count = [], None
-    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    derived = new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
-    nbformat.validate(derived)
-    return nbformat.writes(derived, indent=1, ensure_ascii=False) + "\n"
+        # An id made of the content: stable when other cells are added or moved.
+        own = _hash(f"{cell.cell_type}\n{cell.source}")[:8]
+        cell.id = f"{own}-{seen[own]}" if seen[own] else own
+        seen[own] += 1
+    metadata = {
+        "kernelspec": KERNEL,
+        "language_info": {"name": "python"},
+        "mtmm": {"derived": digest(cells)},
+    }
+    made = new_notebook(cells=cells, metadata=metadata, nbformat_minor=5)
+    nbformat.validate(made)
+    return made
+
+
+def derive(lesson: Lesson) -> str:
+    """The text of the notebook that belongs to a lesson."""
+    made = lesson_notebook(lesson)
+    return nbformat.writes(made, indent=1, ensure_ascii=False) + "\n"
+
+
+def digest(cells: Iterable[dict[str, Any]]) -> str:
+    """What tells cells in which somebody wrote from those that were derived: a hash of
+    their kinds and texts. An editor's own ids and metadata do not count."""
+    texts = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    return _hash(json.dumps(texts))[:16]
+
+
+def untouched(path: Path) -> bool:
+    """Whether a notebook is one that was derived, by this version or an older one, and
+    that nobody has run or changed."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        cells = found["cells"]
+        used = any(
+            cell.get("outputs")
+            or cell.get("execution_count")
+            or cell.get("attachments")
+            for cell in cells
+        )
+        return not used and found["metadata"]["mtmm"]["derived"] == digest(cells)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False  # no notebook, or not one of ours: somebody else's work
+
+
+def table() -> str:
+    """The README's table of lessons."""
+    rows = [
+        f"| {each.number} | [{each.title}](chapters/{each.name}.ipynb) | {each.card} |\n"
+        for each in lessons()
+    ]
+    return "| Chapter | | |\n|---|---|---|\n" + "".join(rows)
+
+
+def readme() -> str:
+    """The README with the present table, and present names of notebooks elsewhere."""
+    text = TABLE.sub(lambda _: table(), README.read_text(encoding="utf-8"))
+    for lesson in lessons():
+        text = re.sub(rf"\b\d\d-{lesson.slug}\.ipynb", f"{lesson.name}.ipynb", text)
+    return text
+
+
+def wanted() -> dict[Path, str]:
+    """Every file that is made of the lessons, with the text that it should have."""
+    return {README: readme(), **{notebook(each): derive(each) for each in lessons()}}
+
+
+def left_over() -> list[Path]:
+    """Notebooks of lessons that are gone or have another number now. What else a reader
+    keeps in the folder is the reader's."""
+    present = {notebook(each) for each in lessons()}
+    return [
+        path
+        for path in sorted(CHAPTERS.glob("*.ipynb"))
+        if path not in present
+        and (path.stem.partition("-")[2] in book.lessons() or untouched(path))
+    ]
 
 
 def stale() -> list[str]:
-    """What is wrong with the derived notebooks, one sentence each; empty when they are
-    in step."""
-    wanted = {notebook(lesson): derive(lesson) for lesson in lessons()}
-    kept = {path for path in CHAPTERS.glob("*.ipynb") if not path.stem.endswith(YOURS)}
-    found = {path: path.read_text(encoding="utf-8") for path in kept}
+    """What is wrong with the derived files, one sentence each; empty when they are in
+    step."""
     problems = [
         f"{path.relative_to(ROOT)} has no source in chapters/src"
-        for path in found.keys() - wanted.keys()
+        for path in left_over()
     ]
-    problems += [
-        (
-            f"{path.relative_to(ROOT)} is "
-            f"{'missing' if path not in found else 'out of step with its source'}"
-        )
-        for path, text in wanted.items()
-        if found.get(path) != text
-    ]
+    for path, text in wanted().items():
+        if not path.exists():
+            problems.append(f"{path.relative_to(ROOT)} is missing")
+        elif path.read_text(encoding="utf-8") != text:
+            problems.append(f"{path.relative_to(ROOT)} is out of step with its source")
     return sorted(problems)
 
 
-def set_aside(path: Path) -> None:
-    """Keep a notebook that a reader has run and saved: it may hold answers, and is
-    never overwritten."""
-    cells = nbformat.read(path, as_version=4).cells
-    if any(
-        cell.cell_type == "code" and (cell.outputs or cell.execution_count)
-        for cell in cells
-    ):
-        names = (
-            path.with_name(f"{path.stem}{number}{YOURS}.ipynb")
-            for number in ("", *(f"-{n}" for n in range(2, 1000)))
-        )
-        aside = next(name for name in names if not name.exists())
-        print(f"{path.name} has been run and saved: kept as {path.rename(aside).name}")
+def set_aside(path: Path, name: str) -> None:
+    """Keep a notebook as the reader's own copy of the lesson with this name."""
+    numbers = ("", *(f"-{n}" for n in range(2, 1000)))
+    names = (path.with_name(f"{name}{number}{YOURS}.ipynb") for number in numbers)
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    print(f"Somebody has worked with {path.name}: kept as {aside.name}")
 
 
 def write() -> list[Path]:
-    """Write every notebook that is missing or out of step; return the ones written."""
+    """Write every file that is missing or out of step, remove derived notebooks that
+    belong to no lesson now; return the ones written."""
+    for path in left_over():
+        if untouched(path):
+            path.unlink()
+        else:
+            set_aside(path, book.lesson(path.stem.partition("-")[2]).name)
     written = []
-    for lesson in lessons():
-        path, text = notebook(lesson), derive(lesson)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            if path.exists():
-                set_aside(path)
-            path.write_text(text, encoding="utf-8")
-            written.append(path)
+    for path, text in wanted().items():
+        if path.exists():
+            if path.read_text(encoding="utf-8") == text:
+                continue
+            if path != README and not untouched(path):
+                set_aside(path, path.stem)
+        path.write_text(text, encoding="utf-8")
+        written.append(path)
     return written
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def main() -> None:
@@ -151,7 +232,7 @@ def main() -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="write nothing; fail when a notebook is out of step",
+        help="write nothing; fail when a file is out of step",
     )
     if parser.parse_args().check:
         if problems := stale():

@@ -1,10 +1,8 @@
-"""Citations in two forms: the role that the site resolves, and the link that every
-other front end shows.
+"""Citations for front ends that know no roles.
 
-A source cites with a role, ``{cite}`caruana1997```, which JupyterLab, Colab and GitHub
-cannot resolve. In a derived notebook it is a link to the work, ``([Caruana,
-1997](https://doi.org/… "caruana1997"))``, which reads well everywhere. When the site is
-built, the key in the link's title leads back to the role, and so to the bibliography.
+A source cites with a role, ``{cite}`caruana1997```, which the site resolves, and which
+JupyterLab, Colab and GitHub cannot. In a derived notebook it is a link to the work,
+``([Caruana, 1997](https://doi.org/…))``, which reads well everywhere.
 """
 
 from __future__ import annotations
@@ -17,9 +15,6 @@ from pybtex.database import BibliographyData, Entry, parse_file
 from tools.project import ROOT
 
 ROLE = re.compile(r"\{cite(?P<textual>:t)?\}`(?P<keys>[^`]+)`")
-LINK = r'\[[^\]]+\]\([^\s]+ "[a-z]+\d{4}\w*"\)'
-LINKS = re.compile(rf"\({LINK}(?:; {LINK})*\)|{LINK}")
-KEY = re.compile(r' "([a-z]+\d{4}\w*)"\)')
 
 
 @cache
@@ -42,7 +37,7 @@ def address(entry: Entry) -> str:
 
 
 def link(key: str) -> str:
-    """One work as a Markdown link, as in ``[Hu and Singh, 2021](… "hu2021unit")``.
+    """One work as a Markdown link, as in ``[Hu and Singh, 2021](https://…)``.
 
     Raises:
         KeyError: when ``references.bib`` has no such entry.
@@ -53,7 +48,7 @@ def link(key: str) -> str:
         for person in entry.persons["author"]
     ]
     who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
-    return f'[{who}, {entry.fields["year"]}]({address(entry)} "{key}")'
+    return f"[{who}, {entry.fields['year']}]({address(entry)})"
 
 
 def to_links(text: str) -> str:
@@ -64,13 +59,3 @@ def to_links(text: str) -> str:
         return links if match["textual"] else f"({links})"
 
     return ROLE.sub(replace, text)
-
-
-def to_roles(text: str) -> str:
-    """Replace the links by roles again."""
-
-    def replace(match: re.Match[str]) -> str:
-        role = "cite" if match[0].startswith("(") else "cite:t"
-        return f"{{{role}}}`{','.join(KEY.findall(match[0]))}`"
-
-    return LINKS.sub(replace, text)

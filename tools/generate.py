@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from packaging.requirements import Requirement
 
 import mtmm_lib
 from mtmm_lib.lesson import book, records
-from mtmm_lib.lesson.article import CHAPTERS_OF, SECTIONS, STATEMENTS, TITLES
+from mtmm_lib.lesson.article import SECTIONS, STATEMENTS
+from mtmm_lib.lesson.book import Lesson, Planned
+from tools.lesson import linked
 from tools.project import GENERATED, ROOT, pyproject
 
 Record = dict[str, Any]
@@ -85,36 +87,59 @@ MODULE = """\
 """
 
 
+CARD = """
+:::{{grid-item-card}} {title}
+{options}
+{words}
+:::
+"""
+
+
 def link(record: Record) -> str:
     """The chapter that a record comes from, as a link."""
-    lesson = book.lesson(record["chapter"])
-    return f"[chapter {int(lesson.number)}](../../chapters/{lesson.name}.ipynb)"
+    return linked(f"{{chapter}}`{record['chapter']}`", "../../chapters/")
 
 
-def ledger(claims: list[Record], names: dict[str, str]) -> str:
+def about(label: str, lessons: Iterable[Planned]) -> list[Planned]:
+    """Those of some lessons that take up a section or statement of the article."""
+    return [lesson for lesson in lessons if label in lesson.article]
+
+
+def cards() -> str:
+    """A card for each lesson, written or planned, part by part."""
+    every = [*book.lessons().values(), *book.planned().values()]
+    text = ""
+    for part in dict.fromkeys(lesson.part for lesson in every):
+        text += f"### {part}\n\n::::{{grid}} 1 2 2 2\n:gutter: 2\n"
+        for lesson in every:
+            if lesson.part == part:
+                title, options = lesson.title, ":class-card: book-planned"
+                if isinstance(lesson, Lesson):
+                    title = f"{lesson.number} · {title}"
+                    options = f":link: chapters/{lesson.name}\n:link-type: doc"
+                text += CARD.format(title=title, options=options, words=lesson.card)
+        text += "::::\n\n"
+    return text
+
+
+def ledger(claims: list[Record]) -> str:
     """Every statement of the article beside what the book measured."""
 
-    def about(label: str | None) -> list[Record]:
+    def supporting(label: str | None) -> list[Record]:
         return [claim for claim in claims if claim["supports"] == label]
 
     def rows() -> Iterator[str]:
         for label, words in STATEMENTS.items():
-            verdicts = sorted({MARKS[claim["verdict"]] for claim in about(label)})
+            verdicts = sorted({MARKS[claim["verdict"]] for claim in supporting(label)})
             if verdicts:
                 yield (
                     f"| {label} | {words} | "
                     f"[{', '.join(verdicts)}](#ledger-{label.lower()}) |\n"
                 )
             elif label[0] in "AC":
-                planned = ", ".join(
-                    str(int(number))
-                    for number in CHAPTERS_OF[label]
-                    if number not in names
-                )
-                yield (
-                    f"| {label} | {words} | not tested "
-                    f"yet{planned and f' (planned: {planned})'} |\n"
-                )
+                titles = [each.title for each in about(label, book.planned().values())]
+                planned = f" (planned: {'; '.join(titles)})" if titles else ""
+                yield f"| {label} | {words} | not tested yet{planned} |\n"
 
     def entry(claim: Record) -> str:
         mark = f"**{MARKS[claim['verdict']]}.** " if claim["supports"] else ""
@@ -126,33 +151,32 @@ def ledger(claims: list[Record], names: dict[str, str]) -> str:
 
     text = LEDGER + "".join(rows())
     for label, words in STATEMENTS.items():
-        if about(label):
+        if supporting(label):
             text += f"\n(ledger-{label.lower()})=\n## {label}: {words}\n\n" + "".join(
-                map(entry, about(label))
+                map(entry, supporting(label))
             )
-    if about(None):
-        text += "\n## Facts of the book's own\n\n" + "".join(map(entry, about(None)))
+    if supporting(None):
+        text += "\n## Facts of the book's own\n\n" + "".join(
+            map(entry, supporting(None))
+        )
     return text
 
 
-def article(names: dict[str, str]) -> str:
+def article() -> str:
     """Every section and every statement of the article, with the chapters that follow
     it."""
 
-    def chapters(numbers: tuple[str, ...]) -> str:
-        return ", ".join(
-            f"[{int(n)} {TITLES[n]}](../../chapters/{names[n]}.ipynb)"
-            if n in names
-            else f"{int(n)} {TITLES[n]}"
-            for n in numbers
-        )
+    def row(label: str, words: str) -> str:
+        chapters = [
+            f"[{lesson.number} {lesson.title}](../../chapters/{lesson.name}.ipynb)"
+            for lesson in about(label, book.lessons().values())
+        ]
+        chapters += [lesson.title for lesson in about(label, book.planned().values())]
+        return f"| {label} | {words} | {', '.join(chapters)} |\n"
 
     head = "| | The article | Chapters |\n|---|---|---|\n"
     text = ARTICLE + "\n## Sections\n\n" + head
-    text += "".join(
-        f"| {label} | {words} | {chapters(n)} |\n"
-        for label, (words, n) in SECTIONS.items()
-    )
+    text += "".join(row(label, words) for label, words in SECTIONS.items())
     groups = {
         "F": "Families",
         "S": "Steps",
@@ -161,12 +185,8 @@ def article(names: dict[str, str]) -> str:
         "D": "Domains",
     }
     for letter, title in groups.items():
-        rows = (
-            f"| {x} | {STATEMENTS[x]} | {chapters(n)} |\n"
-            for x, n in CHAPTERS_OF.items()
-            if x[0] == letter
-        )
-        text += f"\n## {title}\n\n{head}" + "".join(rows)
+        text += f"\n## {title}\n\n{head}"
+        text += "".join(row(x, STATEMENTS[x]) for x in STATEMENTS if x[0] == letter)
     return text
 
 
@@ -262,11 +282,11 @@ def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
         for notebook in executed.values()
         for record in records(notebook, "footer")
     ]
-    names = {lesson.number: lesson.name for lesson in book.lessons().values()}
     modules = documented().items()
     return {
-        "ledger.md": ledger(claims, names),
-        "article.md": article(names),
+        "cards.md": cards(),
+        "ledger.md": ledger(claims),
+        "article.md": article(),
         "runs.md": runs(footers),
         "data-cards.md": data_cards(),
         **{

@@ -20,6 +20,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
 CHAPTERS = ROOT / "chapters"
+README = ROOT / "README.md"
 FRONT = ROOT / "index.md"  # a notebook in MyST text; the other pages are plain text
 GENERATED = ROOT / "pages" / "generated"
 

@@ -1,5 +1,5 @@
-"""The statements of the article that the book tests, by label, and the arrow that each
-chapter changes."""
+"""What the article says that the book follows: its statements by label, its sections;
+and the arrows of the book's one picture."""
 
 STATEMENTS = {
     "A1": "better generalisation, less overfitting",
@@ -43,112 +43,15 @@ STATEMENTS = {
 
 ARROWS = ("encoders", "fusion", "sharing", "heads", "tasks", "balancer")
 
-CHAPTER_ARROWS: dict[str, tuple[str, ...]] = {
-    "00": (),
-    "01": ARROWS,
-    "02": (),
-    "03": ARROWS,
-    "04": ("sharing",),
-    "05": ("sharing",),
-    "06": ("sharing",),
-    "07": ("balancer",),
-    "08": ("balancer",),
-    "09": ("fusion",),
-    "10": ("fusion", "balancer"),
-    "11": ("fusion", "sharing"),
-    "12": ("tasks",),
-    "13": ("tasks",),
-    "14": ("tasks",),
-    "15": ARROWS,
-    "16": ARROWS,
-    "17": ARROWS,
-    "18": ARROWS,
-    "19": ARROWS,
-    "20": ARROWS,
-    "21": (),
-}
-
-TITLES = {
-    "00": "Warm-up",
-    "01": "Everything is a mapping",
-    "02": "Concepts and connections",
-    "03": "The twelve steps",
-    "04": "Hard parameter sharing",
-    "05": "Soft parameter sharing",
-    "06": "Sharing features",
-    "07": "Adding up losses",
-    "08": "When gradients disagree",
-    "09": "Three levels of fusion",
-    "10": "Missing, weak and dominant modalities",
-    "11": "Attention as adaptive weighting",
-    "12": "Adversarial training",
-    "13": "Self-supervision by alignment",
-    "14": "Self-supervision by reconstruction, and transfer",
-    "15": "Vision and visual question answering",
-    "16": "Language",
-    "17": "Speech",
-    "18": "Health",
-    "19": "Driving",
-    "20": "Scale and deploy",
-    "21": "Limits and what comes next",
-}
-
-#: Section of the article → what it says, and the chapters that follow it.
-SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "1.1": ("one model per task is wasteful, and data has many modalities", ("01",)),
-    "1.2": ("the state of research", ("04", "05", "06", "09", "11", "12", "13")),
-    "1.3": ("why it matters: the advantages A1 to A5", ("01", "02")),
-    "1.4": ("what is to follow, up to tools and trends", ("21",)),
-    "2": ("the core concepts and how they are connected", ("02", "15")),
-    "3.1": (
-        "seven families of methods, F1 to F7",
-        ("04", "05", "06", "09", "10", "11", "12", "13", "14"),
-    ),
-    "3.2": ("twelve steps, S1 to S12", ("03",)),
-    "3.3": (
-        "advantages A1 to A6 and challenges C1 to C7",
-        ("02", "04", "07", "10", "21"),
-    ),
-    "3.4": ("domains, D1 to D5", ("15", "16", "17", "18", "19")),
-}
-
-#: Label → the chapters that make good on the statement.
-CHAPTERS_OF: dict[str, tuple[str, ...]] = {
-    "A1": ("02", "03", "04", "05", "06"),
-    "A2": ("02", "04", "05"),
-    "A3": ("01", "04"),
-    "A4": ("03", "14"),
-    "A5": ("01", "09", "10", "19"),
-    "A6": ("06", "09", "11"),
-    "C1": ("02", "04", "05", "06"),
-    "C2": ("10",),
-    "C3": ("03", "21"),
-    "C4": ("07", "08"),
-    "C5": ("09", "20", "21"),
-    "C6": ("06", "07", "08", "10"),
-    "C7": ("11", "18", "21"),
-    "F1": ("04",),
-    "F2": ("05",),
-    "F3": ("06",),
-    "F4": ("09", "10"),
-    "F5": ("11",),
-    "F6": ("12",),
-    "F7": ("13", "14"),
-    "S1": ("03",),
-    "S2": ("01", "03"),
-    "S3": ("03", "14"),
-    "S4": ("03", "09"),
-    "S5": ("03", "09", "11"),
-    "S6": ("03", "15"),
-    "S7": ("01", "03"),
-    "S8": ("03", "07"),
-    "S9": ("03", "08"),
-    "S10": ("02", "03"),
-    "S11": ("03", "07"),
-    "S12": ("03", "20"),
-    "D1": ("15",),
-    "D2": ("16",),
-    "D3": ("17",),
-    "D4": ("18",),
-    "D5": ("19",),
+#: Section of the article → what it says.
+SECTIONS = {
+    "1.1": "one model per task is wasteful, and data has many modalities",
+    "1.2": "the state of research",
+    "1.3": "why it matters: the advantages A1 to A5",
+    "1.4": "what is to follow, up to tools and trends",
+    "2": "the core concepts and how they are connected",
+    "3.1": "seven families of methods, F1 to F7",
+    "3.2": "twelve steps, S1 to S12",
+    "3.3": "advantages A1 to A6 and challenges C1 to C7",
+    "3.4": "domains, D1 to D5",
 }

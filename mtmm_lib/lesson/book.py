@@ -2,7 +2,8 @@
 
 The slug is a lesson's identity. Its number is its place in `_toc.yml` and nothing else,
 so that a lesson can be put between two others. What is known about a lesson stands in
-the front matter of its `lesson.md`.
+the front matter of its `lesson.md`; what is known about lessons that nobody has written
+yet, in `planned.yml` beside the folders.
 
 A wheel carries the folders and `_toc.yml` inside the package; a checkout has them where
 authors write.
@@ -10,7 +11,6 @@ authors write.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,13 +24,33 @@ TOC = (_PACKED if _IS_WHEEL else _ROOT) / "_toc.yml"
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What the book knows about one of its lessons."""
+class Objective:
+    """One of the things that a reader can do after a lesson."""
+
+    can: str
+    section: str  # which teaches it, by its heading
+    exercise: str  # which tests it
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is known about a lesson before it is written."""
 
     slug: str
-    number: str  # as in "07"
+    part: str  # of the book, by its caption
     title: str
+    card: str  # what it is about, in one line
+    article: tuple[str, ...]  # the article's sections and statements that it takes up
+
+
+@dataclass(frozen=True)
+class Lesson(Planned):
+    """What is known about a lesson."""
+
+    number: str  # as in "07"
     arrows: tuple[str, ...]  # which it changes, of `article.ARROWS`
+    needs: tuple[str, ...]  # the lessons to know before, by slug
+    objectives: tuple[Objective, ...]
 
     @property
     def name(self) -> str:
@@ -45,11 +65,19 @@ class Lesson:
 
 @cache
 def lessons() -> dict[str, Lesson]:
-    """Slug → lesson, in the order of the table of contents."""
-    listed = re.findall(
-        r"^ *- file: chapters/(\S+)$", TOC.read_text(encoding="utf-8"), re.MULTILINE
-    )
-    return {slug: _lesson(slug, place) for place, slug in enumerate(listed)}
+    """Slug → lesson, in the order of the table of contents.
+
+    Raises:
+        ValueError: where a lesson that is listed there is missing, or its front matter
+            is not what a lesson needs.
+    """
+    found: dict[str, Lesson] = {}
+    for part in _read(TOC.read_text(encoding="utf-8"))["parts"]:
+        for entry in part["chapters"]:
+            folder, _, slug = entry.get("file", "").partition("/")
+            if folder == "chapters":
+                found[slug] = _lesson(slug, part["caption"], f"{len(found):02}")
+    return found
 
 
 def lesson(slug: str) -> Lesson:
@@ -63,14 +91,33 @@ def lesson(slug: str) -> Lesson:
     return lessons()[slug]
 
 
-def front_matter(path: Path) -> dict[str, Any]:
-    """What the front matter of a source says about its lesson."""
+@cache
+def planned() -> dict[str, Planned]:
+    """Slug → lesson that has still to be written, in order."""
+    entries = _read((FOLDER / "planned.yml").read_text(encoding="utf-8"))
+    known = [
+        Planned(**{**entry, "article": tuple(entry["article"])}) for entry in entries
+    ]
+    return {entry.slug: entry for entry in known if entry.slug not in lessons()}
+
+
+def _lesson(slug: str, part: str, number: str) -> Lesson:
+    path = FOLDER / slug / "lesson.md"
+    try:
+        head = path.read_text(encoding="utf-8").removeprefix("---\n")
+        known = _read(head.split("\n---\n", 1)[0])["lesson"]
+        known["objectives"] = [Objective(**each) for each in known["objectives"]]
+        for name in ("arrows", "needs", "article", "objectives"):
+            known[name] = tuple(known[name])
+        return Lesson(slug=slug, part=part, number=number, **known)
+    except (OSError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{TOC.name} lists chapters/{slug}, which needs {path} with the front "
+            f"matter that other lessons have ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _read(text: str) -> Any:
     import yaml
 
-    head = path.read_text(encoding="utf-8").split("\n---\n", 1)[0]
-    return yaml.safe_load(head.removeprefix("---\n"))["lesson"]
-
-
-def _lesson(slug: str, place: int) -> Lesson:
-    head = front_matter(FOLDER / slug / "lesson.md")
-    return Lesson(slug, f"{place:02}", head["title"], tuple(head["arrows"]))
+    return yaml.safe_load(text)

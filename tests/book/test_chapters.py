@@ -3,124 +3,83 @@ alternatives, references."""
 
 import ast
 import re
-from functools import cache
 
-import jupytext
 import pytest
 import yaml
 
 from mtmm_lib.lesson import book
-from tools.project import FRONT, ROOT, lessons
+from mtmm_lib.lesson.article import ARROWS
+from tools.lesson import source
+from tools.project import FRONT, ROOT, lessons, tracked
 
-CHAPTERS = [lesson.folder / "lesson.md" for lesson in lessons()]
 TOURS = ("everything-is-a-mapping", "concepts-and-connections", "the-twelve-steps")
 # a refresher of fifteen minutes; every other chapter has the general budget
 WORDS = {"warm-up": (1200, 2000)}
 
 every_chapter = pytest.mark.parametrize(
-    "path", CHAPTERS, ids=lambda path: path.parent.name
+    "lesson", lessons(), ids=lambda lesson: lesson.slug
 )
 
 
-@cache
-def cells(path, kind):
-    return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == kind]
-
-
-def markdown(path):
-    return "\n\n".join(cells(path, "markdown"))
-
-
-def prose(text: str) -> str:
-    """The words that a reader reads: no code, mathematics, options or solutions."""
-    text = re.sub(
-        r"^````\{solution\}.*?^````$", "", text, flags=re.DOTALL | re.MULTILINE
-    )
-    text = re.sub(
-        r"^```(\{math\}|python|text|bash).*?^```$",
-        "",
-        text,
-        flags=re.DOTALL | re.MULTILINE,
-    )
-    text = re.sub(
-        r"\$\$.*?\$\$|\$[^$]+\$|`[^`\n]+`|^:\w+:.*$|^`{3,}.*$",
-        " ",
-        text,
-        flags=re.DOTALL | re.MULTILINE,
-    )
-    return re.sub(r"\]\([^)]*\)|\{\w+\}", "] ", text)
-
-
-def exercises(text: str) -> list[str]:
-    return re.findall(
-        r"^`{3,}\{exercise\}[^\n]*\n:label: ([\w-]+)", text, flags=re.MULTILINE
-    )
-
-
-def objectives(text: str) -> list[str]:
-    """The items of the list that follows the words *What you will learn*."""
-    following = re.split(r"What you will learn", text, maxsplit=1)[1]
-    listed = re.search(
-        r"((?:^(?:\d+\.|[-*]) .*(?:\n(?!\n).*)*\n?\n?)+)", following, flags=re.MULTILINE
-    )[1]
-    return [
-        item
-        for item in re.split(r"^(?:\d+\.|[-*]) ", listed, flags=re.MULTILINE)
-        if item.strip()
-    ]
+@every_chapter
+def test_every_objective_has_a_section_and_an_exercise(lesson):
+    text = source(lesson)
+    assert 3 <= len(lesson.objectives) <= 6
+    for objective in lesson.objectives:
+        assert objective.section in text.headings, objective
+        assert objective.exercise in text.exercises, objective
+    assert text.markdown.count("{{ objectives }}") == 1
 
 
 @every_chapter
-def test_every_objective_has_an_exercise(path):
-    items, known = objectives(markdown(path)), exercises(markdown(path))
-    assert 3 <= len(items) <= 6
-    for item in items:
-        named = re.findall(r"\{ref\}`([\w-]+)`", item)
-        assert named, (
-            f"the objective {item.strip()!r} names no exercise: end it with "
-            f"({{ref}}`its-label`)"
-        )
-        assert set(named) <= set(known), f"{named} is not among the exercises {known}"
+def test_what_a_chapter_needs_comes_before_it(lesson):
+    before = list(book.lessons())[: int(lesson.number)]
+    assert set(lesson.needs) <= set(before)
+    assert source(lesson).markdown.count("{{ needs }}") == bool(lesson.needs)
+    assert set(lesson.arrows) <= set(ARROWS)
 
 
 @every_chapter
-def test_every_exercise_has_a_solution_and_a_level(path):
-    text = markdown(path)
-    assert 4 <= len(exercises(text)) <= 6
-    assert sorted(exercises(text)) == sorted(
-        re.findall(r"^`{3,}\{solution\} ([\w-]+)", text, flags=re.MULTILINE)
-    )
-    titles = re.findall(r"^`{3,}\{exercise\} *(.*)$", text, flags=re.MULTILINE)
-    assert all(re.match(r"★{1,3} \w", title) for title in titles), titles
-    folded = re.findall(
-        r"^`{3,}\{solution\} [\w-]+\n:class: dropdown$", text, flags=re.MULTILINE
-    )
-    assert len(folded) == len(titles)
+def test_every_exercise_has_a_solution_and_a_level(lesson):
+    exercises = source(lesson).exercises.values()
+    assert 4 <= len(exercises) <= 6
+    for exercise in exercises:
+        assert len(exercise.titles) == len(exercise.solutions) == 1, exercise.id
+        assert re.match(r"★{1,3} \w", exercise.titles[0]), exercise.titles
+        assert exercise.folded, exercise.id
 
 
-def test_labels_are_unique_in_the_book():
-    labels = [
-        label
-        for path in CHAPTERS
-        for label in re.findall(r"^:label: (\S+)|^\((\S+)\)=", markdown(path), re.M)
-    ]
-    labels = [label for pair in labels for label in pair if label]
+def test_labels_are_unique_in_the_book_and_hold_no_numbers_of_chapters():
+    labels = [label for lesson in lessons() for label in source(lesson).labels]
     assert len(labels) == len(set(labels))
+    assert not [label for label in labels if re.search(r"\d\d", label)]
+
+
+def test_no_number_of_a_chapter_is_written_by_hand():
+    """It follows from the table of contents, by `{chapter}` or in what is derived."""
+    number = r"\b[cC]hapters?[ \n]\d+\b|\b\d\d-[a-z]+(?:-[a-z]+)*\.ipynb"
+    found = {}
+    for path in tracked("*.md", "*.json", "*.yml", "mtmm_lib", "data/*.md", "Makefile"):
+        if path != "README.md" and not path.endswith((".npz", ".sha256")):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            if numbers := re.findall(number, text):
+                found[path] = numbers
+    assert found == {}
 
 
 @every_chapter
-def test_words(path):
-    count = len(re.findall(r"\b[^\W\d_][\w’'-]*", prose(markdown(path))))
-    low, high = WORDS.get(path.parent.name, (2000, 3500))
+def test_words(lesson):
+    count = len(re.findall(r"\b[^\W\d_][\w’'-]*", source(lesson).prose))
+    low, high = WORDS.get(lesson.slug, (2000, 3500))
     assert low <= count <= high, f"{count} words of prose"
 
 
 @every_chapter
-def test_cells(path):
-    code = cells(path, "code")
+def test_cells(lesson):
+    code = source(lesson).code
     assert 15 <= len(code) <= 25, f"{len(code)} code cells"
-    for source in code:
-        lines = source.splitlines()
+    for text in code:
+        lines = text.splitlines()
         assert len(lines) <= 25, (
             f"{len(lines)} lines in the cell that begins with {lines[0]!r}"
         )
@@ -129,19 +88,24 @@ def test_cells(path):
 
 
 @every_chapter
-def test_parts_that_every_chapter_has(path):
-    slug, code, text = path.parent.name, "\n".join(cells(path, "code")), markdown(path)
-    assert text.startswith("# ")
-    assert re.search(r"\d+ (minutes )?to read.*\d+ to do", text), (
+def test_parts_that_every_chapter_has(lesson):
+    slug, text = lesson.slug, source(lesson)
+    code = "\n".join(text.code)
+    assert text.markdown.startswith("# {{ title }}\n")
+    assert re.search(r"\d+ (minutes )?to read.*\d+ to do", text.markdown), (
         "minutes to read and to do"
     )
     assert f'start("{slug}")' in code and f'quiz("{slug}")' in code
     assert code.endswith("footer()")
-    assert len(re.findall(r"\bclaim\(", code)) >= 1 and "explore(" in code
-    assert re.search(r"^:label: eq-", text, flags=re.MULTILINE)
+    assert list(text.calls("claim")) and list(text.calls("explore"))
+    assert any(label.startswith("eq-") for label in text.labels)
     if slug not in TOURS:
-        assert "source(" in code, "the library's own code is shown beside the section's"
-    summary = re.search(r"^## Summary\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
+        assert list(text.calls("source")), (
+            "the library's own code is shown beside the section's"
+        )
+    summary = re.search(
+        r"^## Summary\n(.*?)^## ", text.markdown, flags=re.MULTILINE | re.DOTALL
+    )
     assert (
         summary
         and len(re.findall(r"^(?:\d+\.|[-*]) ", summary[1], flags=re.MULTILINE)) <= 7
@@ -149,16 +113,14 @@ def test_parts_that_every_chapter_has(path):
 
 
 @every_chapter
-def test_numbers_are_not_typed_into_claims(path):
+def test_numbers_are_not_typed_into_claims(lesson):
     """What a claim measures is computed: its result is no literal, nor made of literals
     alone."""
-    for source in cells(path, "code"):
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim":
-                result = node.args[1] if len(node.args) > 1 else None
-                assert result is not None and any(
-                    isinstance(part, ast.Name) for part in measured(result)
-                ), f"line {node.lineno} of the cell {source.splitlines()[0]!r}"
+    for call in source(lesson).calls("claim"):
+        result = call.args[1] if len(call.args) > 1 else None
+        assert result is not None and any(
+            isinstance(part, ast.Name) for part in measured(result)
+        ), ast.unparse(call)
 
 
 def measured(result: ast.expr) -> list[ast.AST]:
@@ -168,30 +130,24 @@ def measured(result: ast.expr) -> list[ast.AST]:
 
 
 @every_chapter
-def test_pictures_have_text_alternatives(path):
-    assert not re.search(r"!\[\s*\]\(", markdown(path))
-    for block in re.findall(
-        r"^```\{(?:image|figure)\}.*?^```$",
-        markdown(path),
-        flags=re.MULTILINE | re.DOTALL,
-    ):
-        assert re.search(r"^:alt: \S", block, flags=re.MULTILINE), block
-    for source in cells(path, "code"):
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
-                "figure",
-                "explore",
-            ):
-                assert "alt" in [keyword.arg for keyword in node.keywords], (
-                    source.splitlines()[0]
-                )
-        assert "plt.show(" not in source, (
-            "figure(fig, alt=…) shows a figure with its text alternative"
-        )
+def test_pictures_have_text_alternatives(lesson):
+    text = source(lesson)
+    assert not re.search(r"!\[\s*\]\(", text.markdown)
+    for block in text.directives:
+        assert block.name not in ("image", "figure") or block.options.get("alt"), block
+    for call in text.calls("figure", "explore"):
+        assert "alt" in [keyword.arg for keyword in call.keywords], ast.unparse(call)
+    assert not [call for call in text.calls("show") if "plt" in ast.unparse(call)], (
+        "figure(fig, alt=…) shows a figure with its text alternative"
+    )
 
 
 def pages():
-    return [FRONT, *CHAPTERS, *(ROOT / "pages").glob("*.md")]
+    return [
+        FRONT,
+        *(lesson.folder / "lesson.md" for lesson in lessons()),
+        *(ROOT / "pages").glob("*.md"),
+    ]
 
 
 def test_every_citation_has_an_entry_and_every_entry_is_cited():
@@ -234,22 +190,19 @@ def test_terms_are_in_the_glossary():
             )
 
 
-def test_every_chapter_is_on_the_site_and_on_the_front_page():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    listed = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
-    assert [name for name in listed if name.startswith("chapters/")] == [
-        f"chapters/{lesson.slug}" for lesson in lessons()
-    ]
+def test_every_folder_of_a_lesson_is_in_the_table_of_contents():
     written = {path.parent.name for path in book.FOLDER.glob("*/lesson.md")}
     assert written == {lesson.slug for lesson in lessons()}
-    front = FRONT.read_text(encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    names = [lesson.name for lesson in lessons()]
-    for name in names:
-        assert (
-            f":link: chapters/{name}\n" in front and f"chapters/{name}.ipynb" in readme
-        )
-    for name in re.findall(r":link: (chapters/\S+)", front) + re.findall(
-        r"\((chapters/\S+)\.ipynb\)", readme
-    ):
-        assert name.split("/")[1] in names, f"{name} is linked, but not there"
+
+
+def test_the_site_gives_its_pages_the_numbers_that_lessons_have():
+    """Jupyter Book counts what stands in its numbered parts; one lesson stands
+    before."""
+    parts = yaml.safe_load(book.TOC.read_text(encoding="utf-8"))["parts"]
+    counted = [
+        entry["file"].removeprefix("chapters/")
+        for part in parts
+        if part.get("numbered")
+        for entry in part["chapters"]
+    ]
+    assert counted == [lesson.slug for lesson in lessons()][1:]

@@ -6,11 +6,9 @@ import pytest
 
 from tools import chapters, citations
 
-CARUANA = '[Caruana, 1997](https://doi.org/10.1023/A:1007379606734 "caruana1997")'
-PAIR = '[Hu and Singh, 2021](https://arxiv.org/abs/2102.10772 "hu2021unit")'
-MANY = (
-    '[Neverova et al., 2016](https://doi.org/10.1109/TPAMI.2015.2461544 "neverova2016")'
-)
+CARUANA = "[Caruana, 1997](https://doi.org/10.1023/A:1007379606734)"
+PAIR = "[Hu and Singh, 2021](https://arxiv.org/abs/2102.10772)"
+MANY = "[Neverova et al., 2016](https://doi.org/10.1109/TPAMI.2015.2461544)"
 
 
 @pytest.mark.parametrize(
@@ -26,9 +24,8 @@ MANY = (
         ('no citation: [site](https://example.org "a title") and `cite`', None),
     ],
 )
-def test_roles_become_links_and_links_roles(roles, links):
+def test_roles_become_links(roles, links):
     assert citations.to_links(roles) == (links or roles)
-    assert citations.to_roles(links or roles) == roles
 
 
 def test_an_unknown_key_is_an_error():
@@ -39,15 +36,13 @@ def test_an_unknown_key_is_an_error():
 def test_every_entry_has_an_address_and_a_readable_name():
     for key, entry in citations.bibliography().entries.items():
         assert re.match(r"https://[\w.]+/\S+$", citations.address(entry)), key
-        assert re.fullmatch(
-            r"\[[\w .’'-]+, \d{4}\]\(\S+ \"\w+\"\)", citations.link(key)
-        ), key
+        assert re.fullmatch(r"\[[\w .’'-]+, \d{4}\]\(\S+\)", citations.link(key)), key
 
 
 def test_directives_become_text_and_equations_stand_between_dollars():
     source = """\
 ```{math}
-:label: eq-01-sum
+:label: eq-mapping-sum
 a + b
 = c
 ```
@@ -69,7 +64,7 @@ plain = "code"
 $$
 a + b
 = c
-$$ (eq-01-sum)
+$$ (eq-mapping-sum)
 
 :::{solution} add-up
 :class: dropdown

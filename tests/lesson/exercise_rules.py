@@ -1,4 +1,4 @@
-"""The exercises of a lesson's source, and what is wrong with them.
+"""What is wrong with the exercises of a lesson.
 
 The conventions stand in `mtmm_lib/lesson/exercises.py`. Three proofs, each of which
 finds everything by itself: `problems` (stub, solution, mistakes),
@@ -10,21 +10,17 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
-import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any
 
 import torch
-from IPython.core.inputtransformer2 import TransformerManager
-from markdown_it import MarkdownIt
-from mdit_py_plugins.colon_fence import colon_fence_plugin
 from torch import Tensor
 
 from mtmm_lib.lesson.checking import judge
 from mtmm_lib.lesson.exercises import exercises as known
+from tools.lesson import Exercise, Source, checks
 
 CLOTHES: dict[str, Callable[[Tensor], Any]] = {
     "float32": lambda x: x.float() if x.is_floating_point() else x,
@@ -38,67 +34,6 @@ CLOTHES: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-@dataclass
-class Exercise:
-    """One exercise: its stub and check (a code cell), its solution, and what the
-    chapter defines above it."""
-
-    id: str
-    stubs: list[ast.Module] = field(default_factory=list)
-    solutions: list[str] = field(default_factory=list)
-    collapsed: bool = True
-    above: list[ast.stmt] = field(default_factory=list)
-
-
-def blocks(text: str) -> Iterator[tuple[str, str, dict[str, str], str]]:
-    """Every directive of a MyST text: name, argument, options, body."""
-    for token in MarkdownIt().use(colon_fence_plugin).parse(text):
-        if match := re.match(r"\{([\w-]+)\}\s*(.*)", token.info or ""):
-            lines = token.content.splitlines()
-            options = {}
-            if lines and lines[0].strip() == "---":
-                end = lines.index("---", 1)
-                lines = lines[end + 1 :]
-            while lines and (option := re.match(r":([\w-]+):\s*(.*)", lines[0])):
-                options[option[1]] = option[2].strip()
-                lines.pop(0)
-            yield match[1], match[2].strip(), options, "\n".join(lines)
-
-
-def exercises(source: str) -> dict[str, Exercise]:
-    """The exercises of a chapter by id; a piece without its exercise makes one too, so
-    that it is seen."""
-    found: dict[str, Exercise] = {}
-    above: list[ast.stmt] = []
-    for name, argument, options, body in blocks(source):
-        if name == "exercise":
-            id = options.get("label", f"without a label: {argument}")
-            found.setdefault(id, Exercise(id))
-        elif name == "code-cell":
-            cell = ast.parse(TransformerManager().transform_cell(body))
-            for id in {call.args[0].value for call in _calls(cell)}:
-                exercise = found.setdefault(id, Exercise(id))
-                exercise.stubs.append(cell)
-                exercise.above = list(above)
-            above += [
-                s
-                for s in cell.body
-                if isinstance(
-                    s, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
-                )
-            ]
-        elif name == "solution":
-            exercise = found.setdefault(argument, Exercise(argument))
-            code = [
-                t.content
-                for t in MarkdownIt().parse(body)
-                if t.type == "fence" and t.info == "python"
-            ]
-            exercise.solutions.append("\n".join(code))
-            exercise.collapsed &= options.get("class") == "dropdown"
-    return found
-
-
 def problems(source: str, typed: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     """What is wrong with the exercises of one lesson, each problem in a sentence.
 
@@ -106,16 +41,11 @@ def problems(source: str, typed: Mapping[str, Mapping[str, str]]) -> Iterator[st
         source: the lesson's.
         typed: for each exercise, mistakes as code by a part of the hint of each.
     """
-    labels = [
-        options.get("label")
-        for name, _, options, _ in blocks(source)
-        if name == "exercise"
-    ]
-    found = exercises(source)
+    found = Source(source).exercises
     for id in set(typed) - set(found):
         yield f"{id}: mistakes are listed, but the lesson has no such exercise"
     for id, exercise in found.items():
-        if labels.count(id) != 1:
+        if len(exercise.titles) != 1:
             yield f"{id}: it needs one {{exercise}} with this label"
         elif len(exercise.stubs) != 1:
             yield f'{id}: it needs one code cell with check("{id}", …)'
@@ -123,7 +53,7 @@ def problems(source: str, typed: Mapping[str, Mapping[str, str]]) -> Iterator[st
             yield f"{id}: it is not in the lesson's exercises.py"
         elif len(exercise.solutions) != 1 or not exercise.solutions[0].strip():
             yield f"{id}: it needs one {{solution}} with a ```python block"
-        elif not exercise.collapsed:
+        elif not exercise.folded:
             yield f"{id}: the solution needs :class: dropdown"
         elif not (known()[id].mistakes or typed.get(id)):
             yield f"{id}: no typical mistakes are listed"
@@ -187,7 +117,7 @@ def clothes_that_do_not_pass(source: str) -> Iterator[str]:
 
 
 def _solutions(source: str) -> Iterator[tuple[str, Any]]:
-    for id, exercise in exercises(source).items():
+    for id, exercise in Source(source).exercises.items():
         solution = answer(exercise, exercise.solutions[0])
         if callable(solution):
             yield id, solution
@@ -270,35 +200,22 @@ def _dressed(put_on: Callable[[Tensor], Any], value: Any, numbers: bool = True) 
 def answer(exercise: Exercise, code: str = "") -> Any:
     """What a learner hands to `check` who replaces the stub by the code."""
     (cell,) = exercise.stubs
-    (call,) = _calls(cell)
+    (call,) = checks(cell)
     names: dict[str, Any] = {"__name__": "__main__"}
     for statement in exercise.above:
         try:
             _run(ast.Module([statement], []), names)
         except NameError:
             pass  # needs what the chapter computes: not for an exercise
-    _run(ast.Module([s for s in cell.body if not list(_calls(s))], []), names)
+    _run(ast.Module([s for s in cell.body if not list(checks(s))], []), names)
     if code:
         file = f"<the answer to {exercise.id}>"
         linecache.cache[file] = (len(code), None, code.splitlines(True), file)
         tree = ast.parse(code, file)
-        tree.body = [s for s in tree.body if not list(_calls(s))]
+        tree.body = [s for s in tree.body if not list(checks(s))]
         _run(tree, names, file)
     return eval(compile(ast.Expression(call.args[1]), "<the check>", "eval"), names)
 
 
 def _run(tree: ast.Module, names: dict[str, Any], file: str = "<the chapter>") -> None:
     exec(compile(tree, file, "exec"), names)
-
-
-def _calls(tree: ast.AST) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Call)
-            and "check"
-            in (getattr(node.func, "id", ""), getattr(node.func, "attr", ""))
-            and len(node.args) == 2
-            and isinstance(node.args[0], ast.Constant)
-            and isinstance(node.args[0].value, str)
-        ):
-            yield node

@@ -3,18 +3,21 @@ configuration file cannot say."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
 from tools import vendor
-from tools.citations import to_roles
-from tools.project import repository
+from tools.chapters import lesson_notebook
+from tools.lesson import linked, numbered
+from tools.project import lessons, repository
+
+LESSONS = {f"chapters/{lesson.name}": lesson for lesson in lessons()}
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -42,16 +45,15 @@ def configure(app: Sphinx, config: Config) -> None:
 
 
 def prepare_source(app: Sphinx, page: str, content: list[str]) -> None:
-    """Give pages the repository's address, and turn the notebooks' links to works into
-    citations again."""
-    if not page.startswith("chapters/"):
-        content[0] = content[0].replace("REPOSITORY", repository())
+    """Give a lesson's page the text of its source, where the notebook has what other
+    front ends can show; give other pages the repository's address, and their links to
+    chapters."""
+    if lesson := LESSONS.get(page):
+        app.env.note_dependency(str(lesson.folder / "lesson.md"))
+        content[0] = nbformat.writes(lesson_notebook(lesson, site=True))
     else:
-        notebook = json.loads(content[0])
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "markdown":
-                cell["source"] = to_roles("".join(cell["source"]))
-        content[0] = json.dumps(notebook)
+        text = numbered(content[0]).replace("REPOSITORY", repository())
+        content[0] = linked(text, "../" * page.count("/") + "chapters/")
 
 
 def finish_page(

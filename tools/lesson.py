@@ -1,0 +1,237 @@
+"""The one reader of lessons: a source, and everything that it says.
+
+A source is MyST Markdown, with a few things that only this book knows. Wherever a
+lesson is shown, `filled` has put what they stand for in their place:
+
+    {{ title }}, {{ needs }}, {{ objectives }}     what the front matter says
+    {chapter}`adding-up-losses`                    chapter 07, as a link
+    {Chapter}`warm-up,the-twelve-steps`            Chapters 00 and 03, as links
+
+Notebooks, pages of the site and tests are all made of what this module returns.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+
+import jupytext
+from IPython.core.inputtransformer2 import TransformerManager
+from markdown_it import MarkdownIt
+from mdit_py_plugins.colon_fence import colon_fence_plugin
+from nbformat import NotebookNode
+
+from mtmm_lib.lesson import book
+from mtmm_lib.lesson.book import Lesson
+
+CHAPTER = re.compile(r"\{(?P<c>[cC])hapter\}`(?P<slugs>[^`]+)`")
+
+
+@dataclass(frozen=True)
+class Directive:
+    """A block of MyST: ```` ```{name} argument ````, its options and its content."""
+
+    name: str
+    argument: str
+    options: dict[str, str]
+    body: str
+
+
+@dataclass
+class Exercise:
+    """One exercise: its title, its stub and check (a code cell), its solution, and what
+    the lesson defines above it."""
+
+    id: str
+    titles: list[str] = field(default_factory=list)
+    stubs: list[ast.Module] = field(default_factory=list)
+    solutions: list[str] = field(default_factory=list)
+    folded: bool = True  # whether a reader has to unfold the solution
+    above: list[ast.stmt] = field(default_factory=list)
+
+
+class Source:
+    """The text of a lesson, read."""
+
+    def __init__(self, text: str) -> None:
+        self.cells: list[NotebookNode] = jupytext.reads(text, "md:myst").cells
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The sources of the cells that are "markdown" or "code"."""
+        return [cell.source for cell in self.cells if cell.cell_type == kind]
+
+    @cached_property
+    def code(self) -> list[str]:
+        """The code cells."""
+        return self.of_kind("code")
+
+    @cached_property
+    def markdown(self) -> str:
+        """The text between the code cells."""
+        return "\n\n".join(self.of_kind("markdown"))
+
+    @cached_property
+    def prose(self) -> str:
+        """The words that a reader reads: no code, mathematics, options, solutions."""
+        many = re.DOTALL | re.MULTILINE
+        text = re.sub(r"^````\{solution\}.*?^````$", "", self.markdown, flags=many)
+        left_out = r"^```(\{math\}|python|text|bash).*?^```$"
+        text = re.sub(left_out, "", text, flags=many)
+        left_out = r"\$\$.*?\$\$|\$[^$]+\$|`[^`\n]+`|^:\w+:.*$|^`{3,}.*$"
+        text = re.sub(left_out, " ", text, flags=many)
+        return re.sub(r"\]\([^)]*\)|\{\w+\}", "] ", text)
+
+    @cached_property
+    def headings(self) -> list[str]:
+        """Of its sections."""
+        return re.findall(r"^## (.*)$", self.markdown, flags=re.MULTILINE)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What can be referred to: equations, exercises, sections."""
+        found = re.findall(r"^:label: (\S+)|^\((\S+)\)=", self.markdown, re.MULTILINE)
+        return [label for pair in found for label in pair if label]
+
+    @cached_property
+    def directives(self) -> list[Directive]:
+        """Every block of the text, in order."""
+        return list(_directives(self.markdown))
+
+    def calls(self, *names: str) -> Iterator[ast.Call]:
+        """Where its code calls one of some functions, as in `calls("claim")`."""
+        for source in self.code:
+            yield from _calls(_parsed(source), *names)
+
+    @cached_property
+    def supports(self) -> set[str]:
+        """The article's statements that its claims speak about."""
+        return {
+            keyword.value.value
+            for call in self.calls("claim")
+            for keyword in call.keywords
+            if keyword.arg == "supports" and isinstance(keyword.value, ast.Constant)
+        }
+
+    @cached_property
+    def exercises(self) -> dict[str, Exercise]:
+        """By id. A piece without its exercise makes one too, so that it is seen."""
+        found: dict[str, Exercise] = {}
+        above: list[ast.stmt] = []
+        kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+        for cell in self.cells:
+            if cell.cell_type == "code":
+                tree = _parsed(cell.source)
+                for id in {call.args[0].value for call in checks(tree)}:
+                    exercise = found.setdefault(id, Exercise(id))
+                    exercise.stubs.append(tree)
+                    exercise.above = list(above)
+                above += [node for node in tree.body if isinstance(node, kept)]
+            else:
+                for block in _directives(cell.source):
+                    _collect(block, found)
+        return found
+
+
+def checks(tree: ast.AST) -> Iterator[ast.Call]:
+    """Where code calls `check("id", answer)`."""
+    for call in _calls(tree, "check"):
+        match call.args:
+            case [ast.Constant(value=str()), _]:
+                yield call
+
+
+@cache
+def source(lesson: Lesson) -> Source:
+    """What stands in a lesson's folder."""
+    return Source((lesson.folder / "lesson.md").read_text(encoding="utf-8"))
+
+
+def filled(text: str, lesson: Lesson, title: str) -> str:
+    """A text of a lesson with everything that stands for something else replaced."""
+    needs = f"{{chapter}}`{','.join(lesson.needs)}`"
+    last = len(lesson.objectives)
+    objectives = "\n".join(
+        f"{n}. {each.can} ({{ref}}`{each.exercise}`){'.' if n == last else ';'}"
+        for n, each in enumerate(lesson.objectives, 1)
+    )
+    for name, words in {
+        "title": title,
+        "needs": needs,
+        "objectives": objectives,
+    }.items():
+        text = text.replace(f"{{{{ {name} }}}}", words)
+    return linked(text)
+
+
+def linked(text: str, chapters: str = "") -> str:
+    """A text with links in the place of `{chapter}`.
+
+    Args:
+        text: of a notebook, or of another page.
+        chapters: the folder of the notebooks, as seen from there.
+
+    Raises:
+        ValueError: where there is no such chapter, and none is planned.
+    """
+
+    def link(match: re.Match[str]) -> str:
+        slugs = [slug.strip() for slug in match["slugs"].split(",")]
+        if len(slugs) == 1 and slugs[0] in book.planned():
+            the = "The" if match["c"] == "C" else "the"
+            return f"{the} planned chapter “{book.planned()[slugs[0]].title}”"
+        word = f"{match['c']}hapter"
+        found = [book.lesson(slug) for slug in slugs]
+        if len(found) == 1:
+            return f"[{word} {found[0].number}]({chapters}{found[0].name}.ipynb)"
+        *some, last = [f"[{one.number}]({chapters}{one.name}.ipynb)" for one in found]
+        return f"{word}s {', '.join(some)} and {last}"
+
+    return CHAPTER.sub(link, text)
+
+
+def numbered(text: str) -> str:
+    """A text with the names that lessons' pages have in the place of `chapters/slug`,
+    as `_toc.yml` and links on the front page write it."""
+    for lesson in book.lessons().values():
+        text = re.sub(
+            rf"\bchapters/{lesson.slug}(?![\w-])", f"chapters/{lesson.name}", text
+        )
+    return text
+
+
+def _directives(text: str) -> Iterator[Directive]:
+    for token in MarkdownIt().use(colon_fence_plugin).parse(text):
+        if match := re.match(r"\{([\w-]+)\}\s*(.*)", token.info or ""):
+            lines = token.content.splitlines()
+            options = {}
+            while lines and (option := re.match(r":([\w-]+):\s*(.*)", lines[0])):
+                options[option[1]] = option[2].strip()
+                lines.pop(0)
+            yield Directive(match[1], match[2].strip(), options, "\n".join(lines))
+
+
+def _collect(block: Directive, found: dict[str, Exercise]) -> None:
+    if block.name == "exercise":
+        id = block.options.get("label", f"without a label: {block.argument}")
+        found.setdefault(id, Exercise(id)).titles.append(block.argument)
+    elif block.name == "solution":
+        exercise = found.setdefault(block.argument, Exercise(block.argument))
+        tokens = MarkdownIt().parse(block.body)
+        code = [t.content for t in tokens if t.type == "fence" and t.info == "python"]
+        exercise.solutions.append("\n".join(code))
+        exercise.folded &= block.options.get("class") == "dropdown"
+
+
+def _parsed(code: str) -> ast.Module:
+    return ast.parse(TransformerManager().transform_cell(code))
+
+
+def _calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in names:
+                yield node
