@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from mtmm_lib.batch import Batch
 from mtmm_lib.data import Splits
+from mtmm_lib.environment import variable, whole_number
 from mtmm_lib.model import Model, TaskModel
 from mtmm_lib.results import Gain
 from mtmm_lib.tasks import Task
@@ -59,7 +59,7 @@ def repeat(
     seeds = list(seeds)
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"repeat needs at least one seed and none twice, got {seeds}")
-    n_jobs = int(os.environ.get("MTMM_WORKERS", "1")) if n_jobs is None else n_jobs
+    n_jobs = whole_number("MTMM_WORKERS", 1, least=1) if n_jobs is None else n_jobs
     if n_jobs == 1:
         rows = [dict(function(seed)) for seed in seeds]
     else:
@@ -476,7 +476,7 @@ def scale(lesson: Value, full: Value) -> Value:
     Raises:
         ValueError: when `MTMM_SCALE` is neither.
     """
-    wanted = os.environ.get("MTMM_SCALE", "lesson")
+    wanted = variable("MTMM_SCALE", "lesson")
     if wanted not in ("lesson", "full"):
         raise ValueError(f"MTMM_SCALE is 'lesson' or 'full', got {wanted!r}")
     return lesson if wanted == "lesson" else full

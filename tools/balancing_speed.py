@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import time
 from collections.abc import Callable
 from statistics import median
@@ -23,6 +22,7 @@ from torchjd import aggregation
 from torchjd.autojac import jac_to_grad, mtl_backward
 
 from mtmm_lib.balancing import backward, weightings
+from mtmm_lib.environment import whole_number
 
 TASKS = (2, 3, 8)
 TRUNKS = ("MLP", "CNN")
@@ -232,7 +232,7 @@ def main() -> None:
         "--device", default="cuda" if torch.cuda.is_available() else "cpu"
     )
     arguments = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(whole_number("OMP_NUM_THREADS", 1, least=1))
     print(report(arguments.rounds, torch.device(arguments.device)))
 
 

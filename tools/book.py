@@ -16,6 +16,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbformat import NotebookNode
 
+from mtmm_lib.environment import variable
 from tools import chapters, generate, vendor
 from tools.execute import execute, read
 from tools.lesson import numbered
@@ -31,7 +32,7 @@ def fingerprint() -> str:
     jupyter-cache looks at the notebook alone and would publish results of an older
     library.
     """
-    digest = hashlib.sha256(os.environ.get("MTMM_SEED", "0").encode())
+    digest = hashlib.sha256(variable("MTMM_SEED", "0").encode())
     files = [ROOT / "constraints.txt"]
     for folder in ("mtmm_lib", "data", "chapters/src"):
         files += [

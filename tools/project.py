@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mtmm_lib.environment import whole_number
 from mtmm_lib.lesson import book
 from mtmm_lib.lesson.book import Lesson
 
@@ -81,4 +81,4 @@ def tracked(*patterns: str) -> list[str]:
 
 def jobs() -> int:
     """How many notebooks run at once: ``MTMM_JOBS``, or two."""
-    return int(os.environ.get("MTMM_JOBS", "2"))
+    return whole_number("MTMM_JOBS", 2, least=1)

@@ -15,13 +15,18 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
+from mtmm_lib.bar import bar
+from mtmm_lib.environment import own_folder, variable
+
 _MANIFESTS = Path(__file__).with_name("manifests")
 _TIMEOUT = (5, 30)  # seconds: to reach the server, and between two pieces of its answer
+_STALE = 3600  # seconds without a write, after which a download is dead
 
 
 class DataError(Exception):
@@ -111,9 +116,10 @@ def fetch(name: str) -> Path:
     """The folder that holds a data set, downloaded first where it has to be.
 
     Where `MTMM_DATA` is set, the set is `$MTMM_DATA/<name>` and nothing is downloaded
-    or written. Otherwise it is a folder of the user's cache. A download is complete and
-    verified before it gets its name there, so that an interrupted one leaves nothing
-    behind and several processes may fetch at once.
+    or written. Otherwise it is a folder of the user's cache, or a temporary one where
+    there is no home directory. A download is complete and verified before it gets its
+    name there, so that an interrupted one leaves nothing behind and several processes
+    may fetch at once; what a killed one has left, a later fetch removes.
 
     Every call reads and hashes every file. For 3,000 recordings that takes a tenth of a
     second, and a note "verified" would go on saying so after the files had changed.
@@ -123,13 +129,14 @@ def fetch(name: str) -> Path:
             the source cannot be reached, or the cache cannot be written.
     """
     folder = _folder(name)
-    if os.environ.get("MTMM_DATA"):
+    if variable("MTMM_DATA"):
         _verify(
             name,
             folder,
             f"put the set into {folder}, or unset MTMM_DATA to download it",
         )
         return folder
+    _tidy(folder.parent)
     if not folder.exists():
         _download(name, folder)
     _verify(name, folder, f"delete {folder} and fetch the set again")
@@ -151,11 +158,27 @@ def _folder(name: str) -> Path:
         raise DataError(
             f"There is no data set {name!r}; the registry has {', '.join(SETS)}."
         )
-    if root := os.environ.get("MTMM_DATA"):
+    if root := variable("MTMM_DATA"):
         return Path(root).expanduser() / name
     import pooch
 
-    return Path(pooch.os_cache("mtmm_lib")) / name
+    return own_folder(pooch.os_cache, "mtmm_lib") / name
+
+
+def _tidy(cache: Path) -> None:
+    """Removes what killed downloads have left.
+
+    A download that lives writes at least every few seconds, or the server's silence
+    ends it: what has not been written to for an hour belongs to none.
+    """
+    for name in SETS:
+        for left in cache.glob(f".{name}-*"):
+            try:
+                last = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
+            except OSError:  # it is just being removed
+                continue
+            if time.time() - last > _STALE:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _verify(name: str, folder: Path, advice: str) -> None:
@@ -224,20 +247,17 @@ def _download(name: str, folder: Path) -> None:
 
 def _get(data: DataSet, stage: Path) -> None:
     import pooch
-    from tqdm.auto import tqdm
     from tqdm.utils import CallbackIOWrapper
 
     whole = data.source.endswith(".tar.gz")
     download = pooch.HTTPDownloader(chunk_size=2**16, timeout=_TIMEOUT)
     total = None if whole else data.size  # how small an archive is, only its end tells
-    with tqdm(
-        total=total, desc=data.title, unit="B", unit_scale=True, leave=False
-    ) as bar:
+    with bar(total=total, desc=data.title, unit="B", unit_scale=True) as shown:
 
         def get(address: str, path: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as file:
-                download(address, CallbackIOWrapper(bar.update, file, "write"), None)
+                download(address, CallbackIOWrapper(shown.update, file, "write"), None)
 
         if whole:
             archive = stage.with_name("archive.tar.gz")

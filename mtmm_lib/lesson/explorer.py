@@ -3,7 +3,10 @@ switches between them."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -56,14 +59,13 @@ def explore(
 
     class Explorer(ipywidgets.VBox):
         def __repr__(self) -> str:  # what stands where widgets cannot
-            return describe(
-                {name: grid[name][control.index] for name, control in controls.items()}
-            )
+            return page.printable(words())
 
         def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
             if "google.colab" in sys.modules:
-                return {"text/html": plain(self), "text/plain": repr(self)}
-            return super()._repr_mimebundle_(**kwargs)
+                return {"text/html": plain(self), "text/plain": words()}
+            printed = base64.b64encode(_printed(self)).decode()
+            return super()._repr_mimebundle_(**kwargs) | {"image/png": printed}
 
     start, labels = start or {}, labels or {}
     grid = {name: list(values) for name, values in grid.items()}
@@ -79,6 +81,9 @@ def explore(
 
     def describe(point: dict[str, Any]) -> str:
         return alt(**point) if callable(alt) else alt.format(**point)
+
+    def words() -> str:
+        return describe({name: grid[name][c.index] for name, c in controls.items()})
 
     def level(point: dict[str, Any], names: list[str]) -> ipywidgets.Widget:
         if not names:
@@ -153,6 +158,19 @@ def _control(label: str, values: list[Any], index: int) -> ipywidgets.Widget:
         description=label,
         style={"description_width": "initial"},
     )
+
+
+def _printed(explorer: ipywidgets.VBox) -> bytes:
+    """The frame that is shown, as a picture for what is printed."""
+    import ipywidgets
+    from PIL import Image
+
+    *_, frame, _ = explorer.children
+    while isinstance(frame, ipywidgets.Stack):
+        frame = frame.children[frame.selected_index]
+    data = re.search(r'base64,([^"]+)"', frame.value)[1]
+    picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+    return plots.printed(picture, SCALE)
 
 
 def plain(explorer: ipywidgets.VBox) -> str:

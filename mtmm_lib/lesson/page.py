@@ -8,12 +8,16 @@ notebook.
 
 from __future__ import annotations
 
+import base64
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 KEY = "mtmm"
+# For terminals that lack the book's marks.
+_STAND_INS = str.maketrans({"✓": "+", "✗": "-", "◐": "~", "○": "o", "−": "-"})
 
 LIGHT = (
     "--mtmm-ink:#1b2733;--mtmm-soft:#56646f;--mtmm-line:#b9c4cd;"
@@ -50,16 +54,37 @@ body.vscode-dark .mtmm,html[theme="dark"] .mtmm{{{DARK}}}
 {static("page.css")}</style>"""
 
 
+def printable(text: str) -> str:
+    """The text for a terminal, which may lack some characters, as Windows' code pages
+    do: the book's marks have a stand-in, a question mark takes the place of others."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_STAND_INS).encode(encoding, "replace").decode(encoding)
+    return text
+
+
 class _Shown:
-    def __init__(self, html: str, plain: str, record: dict[str, Any] | None):
-        self.html, self.plain, self.record = html, plain, record
+    def __init__(
+        self,
+        html: str,
+        plain: str,
+        record: dict[str, Any] | None,
+        png: bytes | None,
+    ):
+        self.html, self.plain, self.record, self.png = html, plain, record, png
 
     def __repr__(self) -> str:
-        return self.plain
+        return printable(self.plain)
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        metadata = {KEY: self.record} if self.record else {}
-        return {"text/html": self.html, "text/plain": self.plain}, metadata
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        data = {"text/html": self.html, "text/plain": self.plain}
+        if self.png is not None:
+            data["image/png"] = base64.b64encode(self.png).decode()
+        return data, {KEY: self.record} if self.record else {}
 
 
 def wrap(html: str, classes: str = "") -> str:
@@ -68,13 +93,17 @@ def wrap(html: str, classes: str = "") -> str:
 
 
 def show(
-    html: str, plain: str, record: dict[str, Any] | None = None, classes: str = ""
+    html: str,
+    plain: str,
+    record: dict[str, Any] | None = None,
+    classes: str = "",
+    png: bytes | None = None,
 ) -> None:
-    """Show HTML in a notebook, the plain text where there is none. The text in `html`
-    is escaped already."""
+    """Show HTML in a notebook, the picture `png` in what is made of it for print, the
+    plain text where there is neither. The text in `html` is escaped already."""
     from IPython.display import display
 
-    display(_Shown(wrap(html, classes), plain, record))
+    display(_Shown(wrap(html, classes), plain, record, png))
 
 
 def box(

@@ -81,6 +81,16 @@ def encode(picture: Image, colours: int) -> bytes:
     return buffer.getvalue()
 
 
+def printed(picture: Image, scale: float) -> bytes:
+    """As PNG of 256 colours and the size that it has on the page: LaTeX knows neither
+    HTML nor WebP."""
+    buffer = io.BytesIO()
+    picture.quantize(256, dither=0).save(
+        buffer, "png", optimize=True, dpi=(scale * DPI, scale * DPI)
+    )
+    return buffer.getvalue()
+
+
 def tag(data: bytes, width: float, alt: str) -> str:
     """An `<img>` of the given width on the page, never wider than its container.
 
@@ -115,4 +125,5 @@ def figure(fig: Figure, alt: str, caption: str = "") -> None:
         if caption
         else ""
     )
-    page.show(f"<figure>{image}{text}</figure>", caption or alt)
+    html = f"<figure>{image}{text}</figure>"
+    page.show(html, caption or alt, png=printed(picture, 2))

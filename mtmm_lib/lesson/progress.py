@@ -8,10 +8,11 @@ the same time cannot undo each other's, and there is no content that could be da
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from html import escape
 from pathlib import Path
 
+from mtmm_lib.environment import own_folder, variable
 from mtmm_lib.lesson import book, page
 from mtmm_lib.lesson.exercises import by_lesson
 
@@ -21,12 +22,12 @@ SIGNS = {PASSED: "✓", TRIED: "◐", OPEN: "○"}
 
 def folder() -> Path:
     """Where the marks lie: `MTMM_PROGRESS` if it is set, else the platform's place for
-    a user's data."""
-    if named := os.environ.get("MTMM_PROGRESS"):
+    a user's data; a temporary folder where there is no home directory."""
+    if named := variable("MTMM_PROGRESS"):
         return Path(named)
     from platformdirs import user_data_path
 
-    return user_data_path("mtmm", appauthor=False) / "progress"
+    return own_folder(partial(user_data_path, appauthor=False), "mtmm") / "progress"
 
 
 def note(id: str, passed: bool) -> str:

@@ -3,7 +3,6 @@ footer."""
 
 from __future__ import annotations
 
-import os
 import platform
 import random
 import time
@@ -13,10 +12,13 @@ import numpy
 import torch
 
 import mtmm_lib
+from mtmm_lib.environment import variable, whole_number
 from mtmm_lib.lesson import page, strip
 from mtmm_lib.lesson.progress import summary
+from mtmm_lib.training.seeds import derive_seed
 
 SEEDS_PER_BOOK = 1000
+_LARGE = 2**52
 
 _state = {"chapter": "", "since": time.perf_counter()}
 
@@ -27,22 +29,26 @@ def book_seed() -> int:
     Raises:
         ValueError: when it is not a whole number from 0 on.
     """
-    text = os.environ.get("MTMM_SEED", "0")
-    if not text.isdecimal():
-        raise ValueError(f"MTMM_SEED must be a whole number from 0 on, got {text!r}")
-    return int(text)
+    return whole_number("MTMM_SEED", 0)
 
 
 def seed(k: int = 0) -> int:
     """The book's k-th seed, `k + 1000 · MTMM_SEED`: two values of `MTMM_SEED` never
     share a seed.
 
+    PyTorch's generators take seeds below $2^{64}$. Of a value beyond $2^{52}$, which no
+    date or time reaches, a number between $2^{52}$ and $2^{53}$ stands for it that
+    follows from all its digits.
+
     Raises:
         ValueError: when k is not in 0 … 999.
     """
     if not 0 <= k < SEEDS_PER_BOOK:
         raise ValueError(f"a lesson has the seeds 0 to {SEEDS_PER_BOOK - 1}, got {k}")
-    return k + SEEDS_PER_BOOK * book_seed()
+    book = book_seed()
+    if book >= _LARGE:
+        book = _LARGE + derive_seed(book) % _LARGE
+    return k + SEEDS_PER_BOOK * book
 
 
 def seeds(n: int, first: int = 0) -> list[int]:
@@ -77,9 +83,10 @@ def start(chapter: str) -> None:
     drawing = strip.pictures(chapter)
     _state.update(chapter=chapter, since=time.perf_counter())
     random.seed(seed())
-    numpy.random.seed(seed())
+    high, low = divmod(seed(), 2**32)  # NumPy's old generator takes 32 bits at a time
+    numpy.random.seed([low, high] if high else low)
     torch.manual_seed(seed())
-    if "OMP_NUM_THREADS" not in os.environ:
+    if not variable("OMP_NUM_THREADS"):
         torch.set_num_threads(1)
     plots.style()
     words = strip.alt(chapter)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtmm_lib.batch import Batch, Output
+from mtmm_lib.environment import whole_number
 from mtmm_lib.training.seeds import derive_seed
 
 
@@ -33,7 +33,7 @@ class Place:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.rank, self.world = 0, 1
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if whole_number("WORLD_SIZE", 1) > 1:
             from accelerate import PartialState
 
             if not torch.distributed.is_initialized():

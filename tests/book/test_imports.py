@@ -22,7 +22,7 @@ FLOORS = [
     ["model"],
     ["fusion", "sharing", "tasks"],
     ["encoders", "metrics", "data"],
-    ["batch", "results"],
+    ["bar", "batch", "environment", "results"],
 ]
 LEVEL = {name: len(FLOORS) - i for i, floor in enumerate(FLOORS) for name in floor}
 HEAVY = [

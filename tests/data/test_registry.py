@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -242,7 +243,6 @@ def test_a_set_is_fetched_once_and_then_read_from_the_cache(
     folder = fetch("tiny")
     assert folder == cache / "tiny" and holds(folder) == FILES
     assert os.listdir(cache) == ["tiny"], "nothing temporary stays"
-    assert "Tiny" in capsys.readouterr().err, "progress is shown"
     asked = len(server.asked)
     server.answers.clear()
     assert fetch("tiny") == folder and len(server.asked) == asked
@@ -677,6 +677,58 @@ def test_a_killed_download_is_no_data_set(one_archive, cache, manifest):
     assert not (cache / "tiny").exists()
     one_archive.answers = whole
     assert holds(fetch("tiny")) == FILES
+
+
+def test_what_a_killed_download_has_left_is_removed_and_a_living_one_is_not(
+    one_archive, cache, manifest
+):
+    """Also where the set itself was fetched meanwhile."""
+    whole = one_archive.answers
+    one_archive.answers = {path: slow(body, 2.0) for path, body in whole.items()}
+    process = start_fetch(one_archive, manifest, cache)
+    wait_until(lambda: cache.is_dir() and list(cache.glob(".tiny-*")))
+    process.kill()
+    process.communicate(timeout=60)
+    (left,) = cache.iterdir()
+    one_archive.answers = whole
+    fetch("tiny")
+    assert set(os.listdir(cache)) == {"tiny", left.name}  # it could live
+    long_ago = time.time() - 2 * 3600
+    for path in (left, *left.rglob("*")):
+        os.utime(path, (long_ago, long_ago))
+    (cache / ".tiny-alive").mkdir()
+    os.utime(cache / ".tiny-alive", (long_ago, long_ago))
+    (cache / ".tiny-alive" / "part").write_bytes(b"just written")
+    fetch("tiny")
+    assert set(os.listdir(cache)) == {"tiny", ".tiny-alive"}
+
+
+def test_without_a_home_directory_the_cache_is_temporary(
+    folder_of_files, monkeypatch, tmp_path
+):
+    def nowhere(project):
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(pooch, "os_cache", nowhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    folder = fetch("tiny")
+    assert holds(folder) == FILES and folder.is_relative_to(tmp_path / "temporary")
+    assert at_hand("tiny")
+
+
+@either
+def test_a_log_holds_no_bar_and_a_terminal_shows_one(kind, request, monkeypatch):
+    request.getfixturevalue(kind)
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for out in (io.StringIO(), Terminal()):
+        monkeypatch.setattr(sys, "stderr", out)
+        shutil.rmtree(fetch("tiny"))
+        assert ("Tiny" in out.getvalue()) == out.isatty()
 
 
 def test_processes_that_fetch_at_once_do_not_disturb_each_other(

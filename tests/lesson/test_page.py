@@ -1,6 +1,9 @@
 """What a lesson shows in a notebook: text alternatives, plain text, data, colours."""
 
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -41,13 +44,33 @@ def test_everything_shows_itself_once_as_html_and_as_plain_text(
     outputs, name: str
 ) -> None:
     (output,) = outputs[name]
-    assert set(output["data"]) == {"text/html", "text/plain"}
+    picture = {"image/png"} if name == "figure" else set()
+    assert set(output["data"]) == {"text/html", "text/plain"} | picture
     Balanced(output["data"]["text/html"])
     assert "<" not in output["data"]["text/plain"] or name in (
         "claim",
         "source",
         "figure",
     )
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437", "utf-8"])
+def test_a_terminal_that_lacks_a_character_shows_the_rest(encoding: str) -> None:
+    code = """
+from mtmm_lib.lesson import page
+page.show("<p>✓</p>", "✓ passed: −1 ≥ ŷ")
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    shown = done.stdout.decode(encoding).strip()
+    if encoding == "utf-8":
+        assert shown == "✓ passed: −1 ≥ ŷ"
+    else:
+        assert shown.startswith("+ passed: -1 ")
 
 
 def test_what_the_author_writes_is_escaped(outputs) -> None:

@@ -4,9 +4,12 @@ import base64
 import io
 import re
 
+import nbformat
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from nbclient import NotebookClient
+from nbconvert import LatexExporter
 from PIL import Image
 
 from mtmm_lib.lesson import COLOURS, figure, plots
@@ -44,6 +47,31 @@ def test_a_figure_is_closed_and_has_twice_the_pixels(capsys) -> None:
     assert decoded.format == "WEBP" and decoded.size == (1360, 760)
     figure(plt.figure(), "Nothing", caption="A caption.")
     assert capsys.readouterr().out == "A caption.\n"
+
+
+def test_print_shows_what_the_page_shows() -> None:
+    """LaTeX, and so PDF, takes the PNG; of the size that the figure has on the page."""
+    code = """
+    from matplotlib import pyplot as plt
+    from mtmm_lib.lesson import explore, figure, plots
+    plots.style()
+    def draw(a):
+        fig, ax = plt.subplots()
+        ax.plot([0, a])
+        return fig
+    figure(draw(1), "A line")
+    explore(draw, alt="A line to {a}", a=[1, 2, 3])
+    """
+    lesson = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    NotebookClient(lesson, kernel_name="python3").execute()
+    first, second = lesson.cells[0].outputs
+    for output, scale in ((first, 2), (second, 1.5)):
+        picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+        assert picture.format == "PNG" and picture.size == (680 * scale, 380 * scale)
+        assert picture.info["dpi"] == pytest.approx((scale * 100,) * 2, rel=1e-3)
+    body, resources = LatexExporter().from_notebook_node(lesson)
+    assert body.count(r"\includegraphics") + body.count(r"\adjustimage") >= 2
+    assert len(resources["outputs"]) == 2
 
 
 def test_few_colours_leave_the_palette_as_it_is() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,6 +72,23 @@ def finished(work):
 
 
 CHECK = 'check("count-saving", {})'.format
+
+
+def test_without_a_home_directory_marks_are_temporary(
+    monkeypatch, tmp_path, reader
+) -> None:
+    """Nothing is written into the folder in which a lesson happens to run."""
+    import platformdirs
+
+    monkeypatch.setenv("MTMM_PROGRESS", "")
+    monkeypatch.setattr(
+        platformdirs, "user_data_path", lambda *_, **__: Path("~/.local/share/mtmm")
+    )
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    assert progress.folder().is_relative_to(tmp_path / "temporary")
+    assert "passed: 1 of" in progress.note("count-saving", True)
+    assert not (tmp_path / "~").exists()
 
 
 def test_two_notebooks_that_are_open_at_once(place) -> None:

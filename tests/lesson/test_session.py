@@ -23,7 +23,30 @@ def test_seeds_are_the_first_ones_by_default(monkeypatch) -> None:
     assert seeds(2, first=7) == [7, 8]
 
 
-@pytest.mark.parametrize("value", ["", "-1", "1.5", "one"])
+def test_any_whole_number_gives_seeds_of_its_own(monkeypatch) -> None:
+    """Dates, times in nanoseconds and longer ones, too, for everything that a lesson
+    seeds."""
+    numbers = [0, 1, 4_294_967, 4_294_968, 20260101, 20260101123000, 2**52 - 1, 2**52]
+    numbers += [2**52 + 1, 2**53, 2**64, 2**64 + 1, 10**40, 10**40 + 1]
+    used, drawn = [], []
+    for number in numbers:
+        monkeypatch.setenv("MTMM_SEED", str(number))
+        used += seeds(1000)
+        start("everything-is-a-mapping")
+        drawn.append((random.random(), np.random.rand(), torch.rand(()).item()))
+        torch.Generator().manual_seed(seed(999))
+        np.random.default_rng([seed(999), 1])
+    assert len(set(used)) == len(used)
+    assert all(len(set(values)) == len(numbers) for values in zip(*drawn, strict=True))
+    assert used[:2000] == list(range(2000)) and used[4000] == 20260101000
+
+
+def test_an_empty_book_seed_is_none(monkeypatch) -> None:
+    monkeypatch.setenv("MTMM_SEED", "")
+    assert seeds(2) == [0, 1]
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "one"])
 def test_a_wrong_book_seed_is_refused(monkeypatch, value: str) -> None:
     monkeypatch.setenv("MTMM_SEED", value)
     with pytest.raises(ValueError, match="MTMM_SEED"):
@@ -55,6 +78,10 @@ def test_start_takes_one_thread_unless_told_otherwise(monkeypatch) -> None:
         monkeypatch.setenv("OMP_NUM_THREADS", "2")
         start("everything-is-a-mapping")
         assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "")
+        start("everything-is-a-mapping")
+        assert torch.get_num_threads() == 1
+        torch.set_num_threads(2)
         monkeypatch.delenv("OMP_NUM_THREADS")
         start("everything-is-a-mapping")
         assert torch.get_num_threads() == 1
