@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from html import escape
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 from mtmm_lib.lesson import page, session
 from mtmm_lib.lesson.article import STATEMENTS
+from mtmm_lib.lesson.text import fill, show
 from mtmm_lib.results import Bound, Gain
 
 MIN_PAIRS = 10
@@ -27,15 +28,20 @@ class ClaimError(AssertionError):
 def claim(
     statement: str,
     result: Gain | Bound,
+    /,
     *,
     supports: str | None = None,
     verdict: Literal["supported", "refuted", "unresolved"] = "supported",
     missing: str = "",
+    **fields: Any,
 ) -> None:
     """Show a statement with its measurement; raise when the measurement does not hold.
 
+        claim("ρ = {rho:g}: the best tether beats pooling", gain, rho=rho)
+
     Args:
-        statement: what was found, in one sentence.
+        statement: what was found, in one sentence: a literal, so that it can be
+            translated, with names in braces for what changes from claim to claim.
         result: a `Gain` (`paired_gain`, `Gain.of`) or a `Bound` (`at_least`, `at_most`,
             `between`).
         supports: the article's statement that this speaks about: A1–A6, C1–C7, F1–F7,
@@ -44,6 +50,7 @@ def claim(
             An unresolved one needs `gain.undecided(margin)`, or words for what is
             `missing`.
         missing: what it would take to resolve the statement.
+        **fields: what stands in the place of the names.
 
     Raises:
         ClaimError: when the result does not hold.
@@ -52,6 +59,7 @@ def claim(
             unresolved statement without a reason, or a reason with another verdict.
     """
     _check(result, supports, verdict, missing)
+    template, statement = statement, fill(statement, fields)
     mark, tone = _MARKS[verdict] if result.holds else ("✗", "bad")
     about = f"{supports}, {STATEMENTS[supports]}" if supports else ""
     if not result.holds:
@@ -71,6 +79,8 @@ def claim(
             "kind": "claim",
             "chapter": session.chapter(),
             "statement": statement,
+            "template": template,
+            "fields": {name: _plain(value) for name, value in fields.items()},
             "supports": supports,
             "verdict": verdict,
             "missing": missing,
@@ -89,6 +99,11 @@ def claim(
     )
     if not result.holds:
         raise ClaimError(f"{statement}: {result.text}")
+
+
+def _plain(value: Any) -> str | int | float:
+    """A field as the record, which is JSON, holds it."""
+    return value if isinstance(value, (str, int, float)) else show(value)
 
 
 def _check(

@@ -1,9 +1,24 @@
 """Claims hold or stop the lesson; verdicts need what they say."""
 
-import pytest
+import ast
+import json
 
-from mtmm_lib.lesson import Bound, ClaimError, Gain, at_least, at_most, claim
+import pytest
+import torch
+from IPython.core.inputtransformer2 import TransformerManager
+
+from mtmm_lib.lesson import (
+    Bound,
+    ClaimError,
+    Gain,
+    at_least,
+    at_most,
+    book,
+    claim,
+    claims,
+)
 from mtmm_lib.lesson.article import STATEMENTS
+from tools.lesson import Source
 
 UP, DOWN, NOISE = Gain(5, 1, 10), Gain(-5, 1, 10), Gain(0.5, 1, 10)
 
@@ -69,3 +84,38 @@ def test_the_labels_are_those_of_the_article() -> None:
     assert list(STATEMENTS) == [
         f"{letter}{i}" for letter, n in counts.items() for i in range(1, n + 1)
     ]
+
+
+def test_a_statement_is_a_template_with_fields(monkeypatch, capsys) -> None:
+    """What readers see is filled in; what a translator sees is not."""
+    kept = []
+    monkeypatch.setattr(
+        claims.page, "box", lambda *_, record, **__: kept.append(record)
+    )
+    claim("ρ = {rho:g}: {arm} is best, {share}", UP, rho=0.5, arm="it", share=2 / 3)
+    assert kept[0]["statement"] == "ρ = 0.5: it is best, 0.6667"
+    assert kept[0]["template"] == "ρ = {rho:g}: {arm} is best, {share}"
+    assert kept[0]["fields"] == {"rho": 0.5, "arm": "it", "share": 2 / 3}
+    claim("{rate} it is", UP, rate=torch.tensor(0.25))
+    assert json.loads(json.dumps(kept[1]))["fields"] == {"rate": "0.25"}
+    with pytest.raises(ClaimError, match="^it is so: "):
+        claim("{arm} is so", DOWN, arm="it")
+
+
+@pytest.mark.parametrize("slug", book.lessons())
+def test_every_claim_of_a_lesson_is_one_text(slug: str) -> None:
+    text = (book.lesson(slug).folder / "lesson.md").read_text(encoding="utf-8")
+    for cell in Source(text).code:
+        nodes = [*ast.walk(ast.parse(TransformerManager().transform_cell(cell)))]
+        named = {
+            target.id: node.value
+            for node in nodes
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in nodes:
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "claim":
+                said = node.args[0]
+                said = named.get(said.id) if isinstance(said, ast.Name) else said
+                assert isinstance(said, ast.Constant), ast.unparse(node)
