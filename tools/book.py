@@ -20,30 +20,48 @@ from mtmm_lib.environment import variable
 from tools import chapters, generate, vendor
 from tools.execute import execute, read
 from tools.lesson import numbered
-from tools.project import BUILD, FRONT, ROOT, jobs, notebooks
+from tools.project import BUILD, FRONT, ROOT, jobs, lessons, notebook, notebooks
 
 KEPT_CACHES = 3
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
 def fingerprint() -> str:
-    """A hash over what a notebook's result depends on besides its own code.
+    """A hash over what the result of every notebook depends on: library, data, versions
+    and seed.
 
     jupyter-cache looks at the notebook alone and would publish results of an older
     library.
     """
-    digest = hashlib.sha256(variable("MTMM_SEED", "0").encode())
-    files = [ROOT / "constraints.txt"]
-    for folder in ("mtmm_lib", "data", "chapters/src"):
-        files += [
-            path
-            for path in (ROOT / folder).rglob("*")
-            if path.is_file() and path.suffix != ".pyc"
-        ]
+    seed = variable("MTMM_SEED", "0")
+    return _hash([ROOT / "constraints.txt", ROOT / "mtmm_lib", ROOT / "data"], seed)
+
+
+def own_fingerprint(path: Path) -> str:
+    """A hash over what the result of one notebook depends on besides its own code: what
+    else lies in its lesson's folder, and the arrows that its picture shows.
+
+    The text between the code is no part of it: new words execute nothing.
+    """
+    lesson = next((each for each in lessons() if notebook(each) == path), None)
+    if lesson is None:
+        return ""
+    beside = [each for each in lesson.folder.iterdir() if each.name != "lesson.md"]
+    return _hash(beside, repr(lesson.arrows))
+
+
+def _hash(places: list[Path], *words: str) -> str:
+    """Of files, of all that folders hold, and of words."""
+    digest = hashlib.sha256("\0".join(words).encode())
+    files = [
+        path
+        for place in places
+        for path in ([place] if place.is_file() else place.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc"
+    ]
     for path in sorted(files):
-        digest.update(
-            path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes()
-        )
+        name = path.relative_to(ROOT).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -73,18 +91,17 @@ def fill_cache(folder: Path, paths: list[Path]) -> dict[Path, NotebookNode]:
 
     def missing(path: Path) -> bool:
         try:
-            cache.match_cache_notebook(read(path))
+            found = cache.match_cache_notebook(read(path))
         except KeyError:
             return True
-        return False
+        return found.data.get("own") != own_fingerprint(path)
 
     tasks = [(path, path.name, {}) for path in paths if missing(path)]
     runs = execute(tasks, jobs()) if tasks else []
     for run in runs:
         if run.error is None:
-            result = CacheBundleIn(
-                run.notebook, str(run.path), data={"execution_seconds": run.seconds}
-            )
+            data = {"execution_seconds": run.seconds, "own": own_fingerprint(run.path)}
+            result = CacheBundleIn(run.notebook, str(run.path), data=data)
             cache.cache_notebook_bundle(result, check_validity=False, overwrite=True)
     if failed := [f"{run.label}: {run.error}" for run in runs if run.error]:
         raise SystemExit(

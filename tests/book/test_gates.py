@@ -1,6 +1,7 @@
 """The gates close: a notebook that fails, a claim that is false and a site with a
 warning stop the build."""
 
+import shutil
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from mtmm_lib.lesson import book as lesson_book
 from tools import book, chapters, execute
-from tools.project import ROOT
+from tools.project import ROOT, lessons, notebook
 
 FALSE_CLAIM = 'claim("Water runs uphill", at_least(height, 1.0))'
 FAILING = {
@@ -73,6 +75,58 @@ def test_what_passes_is_executed_once_and_comes_with_its_outputs(tmp_path, monke
     second = book.fill_cache(cache, [path])
     for executed in (first, second):
         assert executed[path].cells[1].outputs[0].data["text/plain"] == "4"
+
+
+def test_what_lies_beside_a_notebook_executes_it_alone(tmp_path, monkeypatch):
+    first, second = (plant(tmp_path, name, [f"{name} = 2"]) for name in ("a", "b"))
+    beside, executed = {first: "hint", second: "hint"}, []
+
+    def noted(tasks, jobs):
+        executed.append([path for path, *_ in tasks])
+        return execute.execute(tasks, jobs)
+
+    monkeypatch.setattr(book, "own_fingerprint", beside.get)
+    monkeypatch.setattr(book, "execute", noted)
+    cache = tmp_path / ".jupyter_cache-x"
+    book.fill_cache(cache, [first, second])
+    beside[second] = "another hint"
+    book.fill_cache(cache, [first, second])
+    book.fill_cache(cache, [first, second])
+    assert executed == [[first, second], [second]]
+
+
+def test_a_lesson_depends_on_its_own_folder_and_on_none_of_its_words(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lesson_book, "FOLDER", tmp_path / "src")
+    monkeypatch.setattr(book, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "chapters" / "src", tmp_path / "src")
+    for name in ("mtmm_lib", "data"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "constraints.txt").touch()
+
+    def prints():
+        return {each.slug: book.own_fingerprint(notebook(each)) for each in lessons()}
+
+    def change(name, old, new):
+        path = tmp_path / "src" / "hard-parameter-sharing" / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    before, library = prints(), book.fingerprint()
+    change("lesson.md", "## Learning by heart", "## By heart")
+    assert prints() == before
+    for file, old, new in (
+        ("exercises.py", "Round up", "Round upwards"),
+        ("quiz.json", "feedback", "feedback "),
+    ):
+        change(file, old, new)
+        after = prints()
+        changed = {slug for slug in before if before[slug] != after[slug]}
+        assert changed == {"hard-parameter-sharing"}
+        before = after
+    assert book.fingerprint() == library
 
 
 def test_old_caches_are_removed_and_the_present_one_is_kept(tmp_path):

@@ -49,7 +49,8 @@ def prepare_source(app: Sphinx, page: str, content: list[str]) -> None:
     front ends can show; give other pages the repository's address, and their links to
     chapters."""
     if lesson := LESSONS.get(page):
-        app.env.note_dependency(str(lesson.folder / "lesson.md"))
+        for file in lesson.folder.glob("*.*"):
+            app.env.note_dependency(str(file))
         content[0] = nbformat.writes(lesson_notebook(lesson, site=True))
     else:
         text = numbered(content[0]).replace("REPOSITORY", repository())
