@@ -169,8 +169,10 @@ def _time_limit(seconds: float) -> Iterator[None]:
 def _no_exit() -> Iterator[None]:
     """In a notebook `exit` and `quit` shut the kernel down; in here they raise
     SystemExit, as in a script."""
-    names = vars(sys.modules["__main__"])
-    kept = {name: names[name] for name in ("exit", "quit") if name in names}
+    names: dict[str, Any] = vars(sys.modules["__main__"])
+    kept: dict[str, Any] = {
+        name: names[name] for name in ("exit", "quit") if name in names
+    }
     names.update(dict.fromkeys(kept, sys.exit))
     try:
         yield

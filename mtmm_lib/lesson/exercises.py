@@ -314,18 +314,20 @@ class function:
         yours = self._outcomes(answer, cases)
         expected = self._outcomes(reference, cases)
         off = self._differences(yours, expected)
-        if not any(off):
+        first, found = next(
+            ((i, each) for i, each in enumerate(off) if each), (0, None)
+        )
+        if found is None:
             return
-        first = next(i for i, found in enumerate(off) if found)
-        fields = self._fields(reference, cases[first], off[first])
+        fields = self._fields(reference, cases[first], found)
         if hint := self._recognised(cases, yours, expected):
             raise Hint(hint, **fields)
         if isinstance(yours[first], Raised):
             raise yours[first].error
         if yours[first] is None:
             raise Hint(FORGOTTEN, **fields)
-        own = self.differs and off[first].template in (VALUE, ENTRY)
-        raise Hint(self.differs if own else off[first].template, **fields)
+        own = self.differs and found.template in (VALUE, ENTRY)
+        raise Hint(self.differs if own else found.template, **fields)
 
     def _outcomes(self, answer: Any, cases: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What comes of an answer for each input: a value, None, or what it raised."""
