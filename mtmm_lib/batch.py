@@ -8,11 +8,16 @@ Shapes: B samples in a batch, L tokens, D width, M modalities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 #: The target of a sample whose class is not known.
 MISSING_CLASS = -1
@@ -46,7 +51,8 @@ def usable(name: str, kind: str) -> str:
 class Batch:
     r"""Samples with any number of modalities and any number of targets.
 
-    Every tensor has the batch as its first axis.
+    Every tensor has the batch as its first axis. `Batch.from_arrays` makes one of
+    arrays and tables, `collate` one of single samples.
 
     Args:
         inputs: modality → tensor `[B, ...]`.
@@ -54,11 +60,14 @@ class Batch:
             (class).
         present: modality → bool `[B]`, false where the modality is absent. A key left
             out: all present.
-        lengths: modality → int `[B]`, the number of valid tokens of a padded sequence.
+        lengths: modality → int `[B]`, the number of valid tokens of a padded sequence
+            `[B, L, ...]`, from 0 to L.
 
     Raises:
-        ValueError: when tensors disagree about B, or `present` or `lengths` names an
-            unknown modality.
+        TypeError: for what is no tensor.
+        ValueError: when tensors disagree about B, an input has no numbers, `present` or
+            `lengths` names an unknown modality, or a length lies outside of 0 … L
+            (named: the sample).
     """
 
     inputs: dict[str, Tensor]
@@ -69,23 +78,46 @@ class Batch:
     def __post_init__(self) -> None:
         if torch.compiler.is_compiling():  # sizes are symbols; comparing would fix them
             return
-        sizes = {
-            f"{group}[{key!r}]": len(value)
-            for group, tensors in self._groups().items()
-            for key, value in tensors.items()
-        }
+        sizes = {}
+        for group, tensors in self._groups().items():
+            if not isinstance(tensors, Mapping):
+                raise TypeError(
+                    f"{group} of a Batch is a dict from names to tensors, got "
+                    f"{type(tensors).__name__}"
+                )
+            for key, value in tensors.items():
+                name = f"{group}[{key!r}]"
+                if not isinstance(value, Tensor):
+                    raise TypeError(
+                        f"{name} is a {type(value).__name__}, but a Batch holds "
+                        "tensors: Batch.from_arrays(inputs, targets) converts arrays, "
+                        "tables and lists"
+                    )
+                if not value.dim():
+                    raise ValueError(
+                        f"{name} is a single number; its first axis has to be the "
+                        "batch, [B, ...]"
+                    )
+                sizes[name] = len(value)
         if len(set(sizes.values())) > 1:
             raise ValueError(
                 f"all tensors of a Batch need the same first size, got {sizes}"
             )
         if not sizes:
             raise ValueError("a Batch needs at least one tensor, got none")
-        for name in ("present", "lengths"):
-            unknown = set(getattr(self, name)) - set(self.inputs)
+        for group in ("present", "lengths"):
+            unknown = set(getattr(self, group)) - set(self.inputs)
             if unknown:
                 raise ValueError(
-                    f"{name} names {sorted(unknown)}, but the inputs are "
+                    f"{group} names {sorted(unknown)}, but the inputs are "
                     f"{sorted(self.inputs)}"
+                )
+        for key, value in self.inputs.items():
+            if 0 in value.shape[1:]:
+                raise ValueError(
+                    f"inputs[{key!r}] has shape {list(value.shape)}: no number for a "
+                    "sample; a sequence needs one step at least, and what is absent "
+                    "any numbers and present false"
                 )
         for key, mask in self.present.items():
             if mask.dtype != torch.bool or mask.dim() != 1:
@@ -93,6 +125,78 @@ class Batch:
                     f"present[{key!r}] must be a bool tensor of shape [B], "
                     f"got {mask.dtype} of shape {list(mask.shape)}"
                 )
+        for key, lengths in self.lengths.items():
+            self._check_lengths(key, lengths)
+
+    def _check_lengths(self, key: str, lengths: Tensor) -> None:
+        shape = list(self.inputs[key].shape)
+        if len(shape) < 2:
+            raise ValueError(
+                f"lengths names {key!r}, but inputs[{key!r}] of shape {shape} is no "
+                "sequence [B, L, ...]"
+            )
+        fractional = lengths.is_floating_point() or lengths.is_complex()
+        if lengths.dim() != 1 or fractional or lengths.dtype == torch.bool:
+            raise ValueError(
+                f"lengths[{key!r}] are whole numbers of shape [B], got {lengths.dtype} "
+                f"of shape {list(lengths.shape)}"
+            )
+        if is_batchedtensor(lengths):  # inside vmap no value can be looked at
+            return
+        wrong = (lengths < 0) | (lengths > shape[1])
+        if wrong.any():
+            sample = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"lengths[{key!r}] of sample {sample} is {lengths[sample].item()}, but "
+                f"the sequences have 0 to {shape[1]} steps (shape {shape})"
+            )
+
+    @staticmethod
+    def from_arrays(
+        inputs: Mapping[str, Any],
+        targets: Mapping[str, Any] | None = None,
+        present: Mapping[str, Any] | None = None,
+        lengths: Mapping[str, Any] | None = None,
+    ) -> Batch:
+        r"""A batch of what people have: arrays of numpy, tables and columns of pandas,
+        lists, tensors of any precision.
+
+        Real numbers get torch's default precision (float32). What else happens:
+
+        | given | as an input | as a target |
+        |---|---|---|
+        | a table (`DataFrame`) `[N, d]` | real numbers `[N, d]` | a column each |
+        | one number a sample, `[N]` | `[N, 1]` | `[N]` |
+        | whole numbers | stay whole: ids | stay whole: classes, counts |
+        | bool | 0.0 and 1.0 | classes 0 and 1, −1 where missing |
+        | categories (pandas) | – | their codes, −1 where missing |
+        | whole numbers with gaps (pandas) | real, with NaN | real, with NaN |
+
+        Whole numbers that are no ids, the pixels of a picture say, have to become real
+        before: `pixels / 255`. Rows are matched by their position.
+
+        Args:
+            inputs, targets, present, lengths: as in `Batch`.
+
+        Raises:
+            ValueError: for text, dates and other things that are no numbers, columns of
+                pandas with different row labels, and whatever `Batch` refuses.
+        """
+        groups = {
+            "inputs": inputs,
+            "targets": targets or {},
+            "present": present or {},
+            "lengths": lengths or {},
+        }
+        _same_rows(groups)
+        converted = {
+            group: {
+                key: _tensor(value, f"{group}[{key!r}]", group)
+                for key, value in values.items()
+            }
+            for group, values in groups.items()
+        }
+        return Batch(**converted)
 
     def _groups(self) -> dict[str, dict[str, Tensor]]:
         return {
@@ -134,12 +238,17 @@ class Batch:
 
     def __getitem__(self, index: slice | Tensor) -> Batch:
         """The samples that a slice, an index tensor or a bool mask selects."""
-        if isinstance(index, int):
+        if not isinstance(index, slice | Tensor | list | np.ndarray):
             raise TypeError(
                 "index a Batch by a slice or a tensor, as in batch[3:4]: a sample is "
                 "a batch of one"
             )
         return self._map(lambda tensor: tensor[index])
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from where GPUs copy faster; a
+        `DataLoader` with `pin_memory=True` asks for it."""
+        return self._map(lambda tensor: tensor.pin_memory())
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -201,6 +310,205 @@ class Batch:
                 for key in first.lengths
             },
         )
+
+
+def collate(samples: Sequence[Any], *, like: Any = None) -> Batch:
+    r"""A batch of single samples, for a `DataLoader(dataset, collate_fn=collate)`.
+
+    A sample is `(inputs, targets)`, or inputs alone: modality → array or tensor `[...]`
+    without a batch axis; task → number, array or tensor. A modality or a target that a
+    sample lacks is left out of its dict, or `None`.
+
+    - A missing modality becomes zeros, and `present` says so.
+    - A missing target becomes NaN (real numbers) or −1 (whole ones).
+    - Where samples of a modality differ in the size of their first axis, they are
+      sequences: padded with zeros to the longest, and `lengths` says how far each goes
+      (0 for a missing one). Targets of different lengths, a class for each step, are
+      padded as missing.
+
+    Numbers are converted as by `Batch.from_arrays`.
+
+    Args:
+        samples: one or more.
+        like: a sample that has everything, for batches in which nobody has some
+            modality or target, whose shape could not be known: pass
+            `functools.partial(collate, like=dataset[0])`.
+
+    Raises:
+        ValueError: for no sample, or shapes that differ in more than the first axis.
+    """
+    if not len(samples):
+        raise ValueError("collate needs at least one sample, got none")
+    parts = [_parts(sample) for sample in samples]
+    whole = _parts({} if like is None else like)
+    inputs, present, lengths, targets = {}, {}, {}, {}
+    for key in _keys([whole[0], *(part[0] for part in parts)]):
+        values = [_sample(part[0], key, "inputs") for part in parts]
+        inputs[key], sizes = _padded(
+            values, _sample(whole[0], key, "inputs"), f"inputs[{key!r}]", False
+        )
+        there = torch.tensor([value is not None for value in values])
+        if not there.all():
+            present[key] = there
+        if len(set(sizes[there].tolist())) > 1:
+            lengths[key] = sizes
+    for key in _keys([whole[1], *(part[1] for part in parts)]):
+        values = [_sample(part[1], key, "targets") for part in parts]
+        targets[key], _ = _padded(
+            values, _sample(whole[1], key, "targets"), f"targets[{key!r}]", True
+        )
+    return Batch(inputs, targets, present, lengths)
+
+
+def _parts(sample: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    pair = (sample, {}) if isinstance(sample, Mapping) else sample
+    if (
+        not isinstance(pair, tuple)
+        or len(pair) != 2
+        or not all(isinstance(part, Mapping) for part in pair)
+    ):
+        raise ValueError(
+            "a sample is (inputs, targets), two dicts by name, or inputs alone; got "
+            f"{type(sample).__name__}"
+        )
+    return pair
+
+
+def _keys(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All names for which somebody has a value, each once, in order."""
+    found = (key for part in parts for key, value in part.items() if value is not None)
+    return list(dict.fromkeys(found))
+
+
+def _sample(part: Mapping[str, Any], key: str, group: str) -> Tensor | None:
+    value = part.get(key)
+    if value is None:
+        return None
+    # with a batch axis in front, so that a number becomes what it is in a column
+    one = value.unsqueeze(0) if isinstance(value, Tensor) else [value]
+    return _tensor(one, f"{group}[{key!r}]", group)[0]
+
+
+def _padded(
+    values: Sequence[Tensor | None], like: Tensor | None, where: str, target: bool
+) -> tuple[Tensor, Tensor]:
+    """Tensors under each other, padded on the first axis, and what they had of it."""
+    given = [value for value in (like, *values) if value is not None]
+    rest = given[0].shape[1:]
+    for i, value in enumerate(values):
+        if value is not None and (
+            value.dim() != given[0].dim() or value.shape[1:] != rest
+        ):
+            raise ValueError(
+                f"{where}: sample {i} of the batch has shape {list(value.shape)} and "
+                f"another {list(given[0].shape)}; they may differ in the first size "
+                "alone"
+            )
+    dtype = reduce(torch.promote_types, [value.dtype for value in given])
+    fill = 0 if not target else torch.nan if dtype.is_floating_point else MISSING_CLASS
+    there = [value for value in values if value is not None] or given
+    long = max((len(value) for value in there if value.dim()), default=0)
+    shape = (len(values), *([long, *rest] if given[0].dim() else []))
+    padded = torch.full(shape, fill, dtype=dtype)
+    sizes = torch.zeros(len(values), dtype=torch.int64)
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        if value.dim():
+            padded[i, : len(value)], sizes[i] = value, len(value)
+        else:
+            padded[i] = value
+    return padded, sizes
+
+
+def _tensor(value: Any, where: str, group: str) -> Tensor:
+    """What `Batch.from_arrays` makes of one array, table, list or tensor."""
+    tensor = value if isinstance(value, Tensor) else _from_numpy(value, where, group)
+    if group == "inputs":
+        if tensor.dim() == 1:
+            tensor = tensor.unsqueeze(1)
+        if tensor.dtype == torch.bool or _is_pandas(value, "DataFrame"):
+            tensor = tensor.to(torch.get_default_dtype())
+    elif group == "targets" and tensor.dtype == torch.bool:
+        tensor = tensor.long()
+    if tensor.is_floating_point():
+        return tensor.to(torch.get_default_dtype())
+    return tensor if tensor.dtype == torch.bool else tensor.long()
+
+
+def _from_numpy(value: Any, where: str, group: str) -> Tensor:
+    if _is_pandas(value, "DataFrame"):
+        columns = [value.iloc[:, i] for i in range(value.shape[1])]
+        if not columns:
+            raise ValueError(f"{where} is a table without columns")
+        array = np.stack(
+            [_column(c, f"{where}, column {c.name!r},", group) for c in columns], 1
+        )
+    elif _is_pandas(value, "Series"):
+        array = _column(value, where, group)
+    else:
+        array = _numbers(value, where)
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    native = {"f": np.float32 if size <= 4 else np.float64, "b": np.bool_}
+    # torch takes no memory that is read-only, runs backwards or has foreign bytes
+    return torch.from_numpy(np.require(array, native.get(kind, np.int64), ["C", "W"]))
+
+
+def _numbers(value: Any, where: str) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"{where} is a list of things of different sizes; collate pads them"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{where} holds {array.dtype}, expected numbers; a column of names becomes "
+            "classes by pandas' .astype('category'), an input of names numbers by "
+            "pandas.get_dummies"
+        )
+    return array
+
+
+def _column(column: Any, where: str, group: str) -> np.ndarray[Any, Any]:
+    """The numbers of a column of pandas, whose gaps have as many marks as it has
+    dtypes."""
+    dtype, gaps = column.dtype, column.isna()
+    if hasattr(dtype, "categories") and group == "targets":
+        return _numbers(column.cat.codes, where)  # −1 where missing
+    if isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
+        return _numbers(column, where)
+    if not gaps.any():
+        return _numbers(column.to_numpy(dtype.numpy_dtype), where)
+    if dtype.kind == "b" and group == "targets":
+        return _numbers(column.to_numpy(np.int64, na_value=MISSING_CLASS), where)
+    return _numbers(column.to_numpy(np.float64, na_value=np.nan), where)
+
+
+def _is_pandas(value: Any, kind: str) -> bool:
+    # who has made a table has imported pandas; nobody else should have to
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, getattr(pandas, kind))
+
+
+def _same_rows(groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses columns and tables of pandas of which one has been sorted or thinned out
+    and another has not."""
+    labelled = {
+        f"{group}[{key!r}]": value.index
+        for group, values in groups.items()
+        for key, value in values.items()
+        if _is_pandas(value, "Series") or _is_pandas(value, "DataFrame")
+    }
+    names = list(labelled)
+    for name in names[1:]:
+        first, other = labelled[names[0]], labelled[name]
+        if len(first) == len(other) and not first.equals(other):
+            raise ValueError(
+                f"{names[0]} and {name} have different row labels (pandas' index), but "
+                "rows are matched by position: bring them into one order, then use "
+                ".reset_index(drop=True)"
+            )
 
 
 def row_mask(mask: Tensor, like: Tensor) -> Tensor:

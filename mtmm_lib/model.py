@@ -304,10 +304,11 @@ class DecisionFusion(TaskModel):
         # the combination.
         outputs = [
             model(
-                replace(
-                    batch,
-                    inputs={**batch.inputs, name: _inputs(batch, name)},
-                    present={},
+                Batch.unchecked(
+                    {**batch.inputs, name: _inputs(batch, name)},
+                    batch.targets,
+                    {},
+                    batch.lengths,
                 )
             )
             for name, model in self.models.items()

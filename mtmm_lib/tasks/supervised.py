@@ -94,11 +94,11 @@ class Supervised(Task):
         """Raises `ValueError` for the first target where `wrong` `[B, ...]` is true."""
         if not wrong.any():
             return
-        row, *entry = wrong.nonzero()[0].tolist()
-        value = self.target(batch)[(row, *entry)].item()
-        where = f", entry {entry}," if entry else ""
+        place = tuple(wrong.nonzero()[0].tolist())
+        value = self.target(batch)[place].item()
+        where = f", entry {list(place[1:])}," if place[1:] else ""
         raise ValueError(
-            f"task {self.name!r}: the target of sample {first + row}{where} is "
+            f"task {self.name!r}: the target of sample {first + place[0]}{where} is "
             f"{value}, expected {expected}"
         )
 
