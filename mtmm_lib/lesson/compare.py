@@ -49,7 +49,7 @@ def difference(
         yours: any value. Numbers are compared as numbers, in double precision.
         expected: a number, a tensor, a text, or a list, tuple or dict of such.
         tolerance: for floats, relative to the largest absolute value of the number,
-            tensor or list of numbers (to 0.01, where all of it is zero). Integers and
+            tensor or list of numbers (to 0.1, where all of it is zero). Integers and
             bools have to be exact.
         place: where the two were found.
     """
@@ -101,7 +101,7 @@ def _numeric(
     exact = not expected.is_floating_point()
     got, expected = got.double(), expected.double()
     size = expected.abs().nan_to_num(0, 0, 0).max().item()
-    limit = 1e-3 if exact else tolerance * (size or 0.01)
+    limit = 1e-3 if exact else tolerance * (size or 0.1)
     alike = (got == expected) | (got.isnan() & expected.isnan())
     alike |= (got - expected).abs() <= limit
     if alike.all():

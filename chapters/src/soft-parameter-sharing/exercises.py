@@ -1,207 +1,214 @@
-"""Checks of the chapter, Soft parameter sharing."""
+"""Exercises of the lesson "Soft parameter sharing"."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
+from mtmm_lib.lesson.exercises import function, lines, real, whole
 
-WORDS = ("separate", "pooled", "between", "up", "down", "stays")
-SITUATIONS = {
-    "the solution at λ = 0": "separate",
-    "the solution as λ grows without limit": "pooled",
-    "the solution at the best λ, tasks related, labels noisy": "between",
-    "the best λ, with four times the samples": "down",
-    "the best λ, with noisier labels": "up",
-    "the best λ (white inputs, same ρ), with twice as many tasks": "stays",
-}
-
-
-@exercise("tether-limits")
-def _(answer: dict[str, str]) -> None:
-    wrong = wrong_lines(answer, SITUATIONS, WORDS)
-    if not wrong:
-        return
-    look = f"Look again at “{wrong[0]}”. "
-    if wrong[0].startswith("the solution at the best"):
-        raise Hint(
-            look
-            + (
-                "The bottom of the valley lies at neither end, unless tasks are equal "
-                "or noise is absent."
-            )
-        )
-    if wrong[0].startswith("the solution"):
-        raise Hint(
-            look
-            + (
-                "Without a spring nobody is held; by an endless one everybody is held "
-                "in one place."
-            )
-        )
-    if "tasks" in wrong[0]:
-        raise Hint(
-            look
-            + (
-                "Noise and signal of the deviations carry the same factor (T − 1)/T. "
-                "What is left?"
-            )
-        )
-    raise Hint(
-        look + "The best strength is v over 1 − ρ, with v = σ²D/n: what happens to v?"
-    )
+lines(
+    "tether-limits",
+    {
+        "the solution at λ = 0": "separate",
+        "the solution as λ grows without limit": "pooled",
+        "the solution at the best λ, tasks related, labels noisy": "between",
+        "the best λ, with four times the samples": "down",
+        "the best λ, with noisier labels": "up",
+        "the best λ (white inputs, same ρ), with twice as many tasks": "stays",
+    },
+    words=("separate", "pooled", "between", "up", "down", "stays"),
+    mistakes={
+        "Look again at “{line}”. The bottom of the valley lies at neither end, unless "
+        "tasks are equal or noise is absent.": (
+            lambda line, given, right: line.startswith("the solution at the best")
+        ),
+        "Look again at “{line}”. Without a spring nobody is held; by an endless one "
+        "everybody is held in one place.": (
+            lambda line, given, right: line.startswith("the solution")
+        ),
+        "Look again at “{line}”. Noise and signal of the deviations carry the same "
+        "factor (T − 1)/T. What is left?": lambda line, given, right: "tasks" in line,
+        "Look again at “{line}”. The best strength is v over 1 − ρ, with v = σ²D/n: "
+        "what happens to v?": lambda line, given, right: True,
+    },
+)
 
 
-def _solution(xs: list[Tensor], ys: list[Tensor], coupling: Tensor) -> Tensor:
-    dim = xs[0].shape[1]
-    moments = torch.block_diag(*(x.T @ x / len(x) for x in xs))
-    products = torch.cat([x.T @ y / len(x) for x, y in zip(xs, ys, strict=True)])
-    springs = torch.kron(coupling, torch.eye(dim, dtype=coupling.dtype))
-    return torch.linalg.solve(moments + springs, products).view(len(xs), dim)
-
-
-@exercise("solve-tethered")
-def _(tethered) -> None:
+def _problems() -> list[tuple[list[Tensor], list[Tensor], float]]:
+    """Tasks with as many samples as dimensions, and some with many more."""
+    cases = []
     for tasks, dim in ((2, 3), (3, 4), (4, 2)):
-        sizes = torch.randint(2 * dim, 6 * dim, (tasks,)).tolist()
-        sizes[0] = 5 * dim + sizes[1]  # never all the same
-        xs = [torch.randn(n, dim, dtype=torch.float64) for n in sizes]
-        ys = [torch.randn(n, dtype=torch.float64) for n in sizes]
-        strength = 0.5 + float(torch.rand(()))
-        each = torch.eye(tasks, dtype=torch.float64)
-        right = _solution(xs, ys, strength * (each - 1 / tasks))
-        got = torch.as_tensor(tethered(xs, ys, strength))
-        if got.shape != right.shape:
-            raise Hint(
-                f"Expected the weights as [T, D] = {list(right.shape)}, got "
-                f"{list(got.shape)}."
-            )
-        if torch.allclose(got.double(), right, atol=1e-8):
-            continue
-        sums = [x * len(x) ** 0.5 for x in xs], [y * len(y) ** 0.5 for y in ys]
-        for mistaken, hint in (
-            (
-                _solution(xs, ys, strength * each),
-                "That pulls every task to zero. The tether pulls to their mean.",
-            ),
-            (
-                _solution(xs, ys, strength * (tasks * each - 1)),
-                "Your springs run between the tasks, T times as strong together as "
-                "those to the mean.",
-            ),
-            (
-                _solution(*sums, strength * (each - 1 / tasks)),
-                "Each task's loss is a mean: divide its products by its own number "
-                "of samples.",
-            ),
-        ):
-            if torch.allclose(got.double(), mistaken, atol=1e-8):
-                raise Hint(hint)
-        raise Hint(
-            "These weights do not solve the equations. For one task they read S w + "
-            "λ (w − mean) = b: which "
-            "multiples of w of this task, and of the others, stand on the left?"
+        sizes = [5 * dim, *(whole(dim + 1, 9 * dim) for _ in range(tasks - 1))]
+        xs = [torch.randn(n, dim) for n in sizes]
+        cases.append((xs, [torch.randn(n) for n in sizes], real(0.5, 2)))
+    return cases
+
+
+def _solution(
+    xs: list[Tensor],
+    ys: list[Tensor],
+    strength: float,
+    *,
+    springs: Callable[[int], Tensor] = lambda T: torch.eye(T) - 1 / T,
+    over: Callable[[Tensor], int] = len,
+) -> Tensor:
+    """The reference; a mistake has other springs between its T tasks, or another
+    number to divide a task's products by."""
+    tasks, dim = len(xs), xs[0].shape[1]
+    moments = torch.block_diag(*(x.T @ x / over(x) for x in xs))
+    products = torch.cat([x.T @ y / over(x) for x, y in zip(xs, ys, strict=True)])
+    held = torch.kron(springs(tasks).to(moments), torch.eye(dim).to(moments))
+    return torch.linalg.solve(moments + strength * held, products).view(tasks, dim)
+
+
+@function(
+    "solve-tethered",
+    inputs=_problems,
+    differs="These weights do not solve the equations. For one task they read S w + λ "
+    "(w − mean) = b: which multiples of w of this task, and of the others, stand on "
+    "the left?",
+    mistakes={
+        "That pulls every task to zero. The tether pulls to their mean.": (
+            lambda xs, ys, strength: _solution(xs, ys, strength, springs=torch.eye)
+        ),
+        "Your springs run between the tasks, T times as strong together as those to "
+        "the mean.": lambda xs, ys, strength: tethered(xs, ys, strength * len(xs)),
+        "Each task's loss is a mean: divide its products by its own number of "
+        "samples.": lambda xs, ys, strength: _solution(
+            xs, ys, strength, over=lambda x: 1
+        ),
+        "You divide by the samples of all tasks. Each task's loss is the mean over its "
+        "own.": lambda xs, ys, strength: _solution(
+            xs, ys, strength, over=lambda x: sum(map(len, xs))
+        ),
+        "The sign: a spring that pushes the tasks apart.": (
+            lambda xs, ys, strength: tethered(xs, ys, -strength)
+        ),
+    },
+)
+def tethered(xs: list[Tensor], ys: list[Tensor], strength: float) -> Tensor:
+    return _solution(xs, ys, strength)
+
+
+@function(
+    "best-strength",
+    inputs=lambda: [
+        (
+            torch.randn(tasks, dim) * (0.5 + torch.rand(tasks, 1)) + 1,
+            real(0.5, 1.5),
+            whole(10, 90),
         )
-
-
-@exercise("best-strength")
-def _(best_strength) -> None:
-    for tasks, dim in ((2, 5), (3, 4), (6, 9)):
-        w = torch.randn(tasks, dim, dtype=torch.float64) * (
-            0.5 + torch.rand(tasks, 1, dtype=torch.float64)
-        )
-        noise, samples = 0.5 + float(torch.rand(())), int(torch.randint(10, 90, ()))
-        spread = float((w - w.mean(0)).square().sum(1).mean())
-        right = noise**2 * dim / samples * (tasks - 1) / tasks / spread
-        got = float(best_strength(w, noise, samples))
-        for value, hint in (
-            (
-                right * tasks / (tasks - 1),
-                "Part of the noise is in the mean: v (T − 1)/T is left for the "
-                "deviations.",
-            ),
-            (right / noise, "The noise is a standard deviation; v holds its square."),
-            (right / tasks, "The spread is a mean over tasks; you added them up."),
-            (
-                1 / right,
-                "Noise over signal, not signal over noise: a strong tether is for "
-                "noisy tasks.",
-            ),
-        ):
-            if abs(got - value) < 1e-8 * value:
-                raise Hint(hint)
-        if abs(got - right) > 1e-8 * right:
-            raise Hint(
-                f"For {tasks} tasks in {dim} dimensions this gives {got:.4g}, "
-                f"expected {right:.4g}. Signal "
-                "is the mean squared distance of the true weights from their own mean."
+        for tasks, dim in ((2, 5), (3, 4), (6, 9), (5, 2))
+    ],
+    differs="With noise = {noise} and samples = {samples} it should be {expected}, but "
+    "yours is {yours}. Signal is the mean squared distance of the true weights from "
+    "their own mean.",
+    mistakes={
+        "Part of the noise is in the mean: v (T − 1)/T is left for the deviations.": (
+            lambda w, noise, samples: (
+                best_strength(w, noise, samples) * len(w) / (len(w) - 1)
             )
-
-
-@exercise("soft-threshold")
-def _(shrink) -> None:
-    for shape in ((4, 6), (5, 3)):
-        w = torch.randn(*shape, dtype=torch.float64)
-        u, s, vt = torch.linalg.svd(w, full_matrices=False)
-        # between: something vanishes, something stays
-        threshold = float(s[1] * 0.7 + s[-1] * 0.3)
-        right = (u * (s - threshold).clamp(min=0)) @ vt
-        got = torch.as_tensor(shrink(w.clone(), threshold))
-        if got.shape == w.shape and torch.allclose(got, right, atol=1e-8):
-            continue
-        for mistaken, hint in (
-            (
-                (u * (s - threshold)) @ vt,
-                "A singular value cannot be negative: those below the threshold "
-                "become zero.",
-            ),
-            (
-                (u * (s * (s > threshold))) @ vt,
-                "The ones that stay lose the threshold, too.",
-            ),
-            (
-                w.sign() * (w.abs() - threshold).clamp(min=0),
-                "That shrinks the entries of the matrix; it is its singular values "
-                "that shrink.",
-            ),
-        ):
-            if got.shape == w.shape and torch.allclose(got, mistaken, atol=1e-8):
-                raise Hint(hint)
-        raise Hint(
-            "Take w apart by torch.linalg.svd, change the singular values only, and "
-            "put it together again."
-        )
-
-
-@exercise("graph-tether")
-def _(laplacian) -> None:
-    for tasks in (3, 5):
-        a = torch.randn(tasks, tasks, dtype=torch.float64)
-        a = a + a.T
-        off = a - torch.diag(a.diagonal())
-        right = torch.diag(off.sum(1)) - off
-        got = torch.as_tensor(laplacian(a.clone()))
-        for mistaken, hint in (
-            (
-                torch.diag(a.sum(1)) - off,
-                "What stands on the diagonal of a is a spring from a task to itself.",
-            ),
-            (2 * right, "Each pair is counted once: s < t on the left-hand side."),
-            (
-                right + 2 * off,
-                "Look at the sign: a spring rewards tasks that agree, −2 a w·w′.",
-            ),
-            (
-                -off,
-                "Every spring at task s also adds to the square of w of s itself: "
-                "the diagonal.",
-            ),
-        ):
-            if got.shape == right.shape and torch.allclose(got, mistaken, atol=1e-8):
-                raise Hint(hint)
-        if got.shape != right.shape or not torch.allclose(got, right, atol=1e-8):
-            raise Hint(
-                "Multiply ‖w_s − w_t‖² out and collect what belongs to each product "
-                "of two weights."
+        ),
+        "The noise is a standard deviation; v holds its square.": (
+            lambda w, noise, samples: best_strength(w, noise**0.5, samples)
+        ),
+        "The spread is a mean over tasks; you added them up.": (
+            lambda w, noise, samples: best_strength(w, noise, samples) / len(w)
+        ),
+        "The spread is a squared distance, a sum over dimensions; you took their "
+        "mean.": lambda w, noise, samples: (
+            best_strength(w, noise, samples) * w.shape[1]
+        ),
+        "Signal is how far the weights are from their own mean, not from zero.": (
+            lambda w, noise, samples: (
+                best_strength(w, noise, samples)
+                * (w - w.mean(0)).square().sum()
+                / w.square().sum()
             )
+        ),
+        "Noise over signal, not signal over noise: a strong tether is for noisy "
+        "tasks.": lambda w, noise, samples: 1 / best_strength(w, noise, samples),
+    },
+)
+def best_strength(w: Tensor, noise: float, samples: int) -> Tensor:
+    tasks, dim = w.shape
+    spread = (w - w.mean(0)).square().sum(1).mean()
+    return noise**2 * dim / samples * (tasks - 1) / tasks / spread
+
+
+def _spectra() -> list[tuple[Tensor, float]]:
+    """Thresholds among the singular values, below all of them and above all."""
+    cases = []
+    for shape, share in (((4, 6), 0.3), ((5, 3), 0.6), ((3, 4), -0.2), ((2, 2), 1.2)):
+        w = torch.randn(shape)
+        s = torch.linalg.svdvals(w)
+        cases.append((w, max(float(share * s[0] + (1 - share) * s[-1]), 0.05)))
+    return cases
+
+
+def _with_values(w: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    u, s, vt = torch.linalg.svd(w, full_matrices=False)
+    return u * change(s) @ vt
+
+
+@function(
+    "soft-threshold",
+    inputs=_spectra,
+    differs="Take w apart by torch.linalg.svd, change the singular values only, and "
+    "put it together again.",
+    mistakes={
+        "A singular value cannot be negative: those below the threshold become zero.": (
+            lambda w, threshold: _with_values(w, lambda s: s - threshold)
+        ),
+        "The singular values that stay lose the threshold, too.": (
+            lambda w, threshold: _with_values(w, lambda s: s * (s > threshold))
+        ),
+        "You keep what lies below the threshold. Large values are the signal.": (
+            lambda w, threshold: _with_values(w, lambda s: s.clamp(max=threshold))
+        ),
+        "That multiplies the singular values, as the tether does. The trace norm takes "
+        "the same from each of them.": (
+            lambda w, threshold: _with_values(w, lambda s: s / (1 + threshold))
+        ),
+        "That shrinks the entries of the matrix; it is its singular values that "
+        "shrink.": lambda w, threshold: w.sign() * (w.abs() - threshold).clamp(min=0),
+    },
+)
+def shrink(w: Tensor, threshold: float) -> Tensor:
+    return _with_values(w, lambda s: (s - threshold).clamp(min=0))
+
+
+def _graphs() -> list[tuple[Tensor]]:
+    cases = []
+    for tasks in (3, 5, 2):
+        a = torch.randn(tasks, tasks)
+        cases.append((a + a.T,))
+    return cases
+
+
+@function(
+    "graph-tether",
+    inputs=_graphs,
+    differs="Multiply ‖w_s − w_t‖² out and collect what belongs to each product of two "
+    "weights.",
+    mistakes={
+        "What stands on the diagonal of a is a spring from a task to itself.": (
+            lambda a: laplacian(a) + a.diag().diag(),
+            lambda a: laplacian(a) - a.diag().diag(),
+        ),
+        "Each pair is counted once: s < t on the left-hand side.": (
+            lambda a: 2 * laplacian(a)
+        ),
+        "Look at the sign: a spring rewards tasks that agree, −2 a w·w′.": (
+            lambda a: 2 * laplacian(a).diag().diag() - laplacian(a)
+        ),
+        "Every spring at task s also adds to the square of w of s itself: the "
+        "diagonal.": lambda a: a.diag().diag() - a,
+    },
+)
+def laplacian(a: Tensor) -> Tensor:
+    off = a - a.diag().diag()
+    return off.sum(1).diag() - off
