@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from inspect import getsource
 from textwrap import dedent
+from types import ModuleType
+from typing import Any
 
 from mtmm_lib.lesson import page
 
 
-def source(obj: object, *, doc: bool = False) -> None:
+def source(obj: Callable[..., Any] | ModuleType, *, doc: bool = False) -> None:
     """Show the code of a function, method, class or module.
 
     Args:
@@ -36,15 +39,16 @@ def without_docstrings(text: str) -> str:
     """Python source with its docstrings cut out and everything else, comments included,
     as it was."""
     lines = text.split("\n")
+    cut: set[int] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(
             node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
         ):
             first = node.body[0]
             if ast.get_docstring(node) is not None and len(node.body) > 1:
-                last = first.end_lineno
+                last = first.end_lineno or first.lineno
                 # the empty line that sets a docstring apart
                 if not lines[last].strip():
                     last += 1
-                lines[first.lineno - 1 : last] = [None] * (last - first.lineno + 1)
-    return "\n".join(line for line in lines if line is not None)
+                cut |= set(range(first.lineno - 1, last))
+    return "\n".join(line for i, line in enumerate(lines) if i not in cut)

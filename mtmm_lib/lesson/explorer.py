@@ -32,7 +32,7 @@ def explore(
     alt: str | Callable[..., str],
     start: dict[str, Any] | None = None,
     labels: dict[str, str] | None = None,
-    **grid: Sequence[Any],
+    **parameters: Sequence[Any],
 ) -> ipywidgets.VBox:
     """A figure with a control per parameter. It works in the Lab, and on a page without
     a kernel.
@@ -48,7 +48,7 @@ def explore(
         start: the point shown first; the middle of each parameter that it leaves out.
         labels: parameter → the words beside its control; by default the parameter's
             name.
-        grid: one to three parameters, each with its values. Numbers get a slider, text
+        parameters: one to three, each with its values. Numbers get a slider, text
             and bool get buttons. Their names are free, but for the arguments above.
 
     Raises:
@@ -57,7 +57,7 @@ def explore(
     """
     import ipywidgets
 
-    class Explorer(ipywidgets.VBox):
+    class Explorer(ipywidgets.VBox):  # type: ignore[misc]  # published without types
         def __repr__(self) -> str:  # what stands where widgets cannot
             return page.printable(words())
 
@@ -65,10 +65,11 @@ def explore(
             if "google.colab" in sys.modules:
                 return {"text/html": plain(self), "text/plain": words()}
             printed = base64.b64encode(_printed(self)).decode()
-            return super()._repr_mimebundle_(**kwargs) | {"image/png": printed}
+            bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
+            return bundle | {"image/png": printed}
 
     start, labels = start or {}, labels or {}
-    grid = {name: list(values) for name, values in grid.items()}
+    grid = {name: list(values) for name, values in parameters.items()}
     _check(grid, start, labels)
     controls = {
         name: _control(
@@ -168,7 +169,7 @@ def _printed(explorer: ipywidgets.VBox) -> bytes:
     *_, frame, _ = explorer.children
     while isinstance(frame, ipywidgets.Stack):
         frame = frame.children[frame.selected_index]
-    data = re.search(r'base64,([^"]+)"', frame.value)[1]
+    (data,) = re.findall(r'base64,([^"]+)"', frame.value)
     picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
     return plots.printed(picture, SCALE)
 

@@ -72,7 +72,7 @@ class _Shown:
         plain: str,
         record: dict[str, Any] | None,
         png: bytes | None,
-    ):
+    ) -> None:
         self.html, self.plain, self.record, self.png = html, plain, record, png
 
     def __repr__(self) -> str:
@@ -103,7 +103,8 @@ def show(
     plain text where there is neither. The text in `html` is escaped already."""
     from IPython.display import display
 
-    display(_Shown(wrap(html, classes), plain, record, png))
+    shown = _Shown(wrap(html, classes), plain, record, png)
+    display(shown)  # type: ignore[no-untyped-call]
 
 
 def box(
@@ -113,7 +114,7 @@ def box(
     *,
     label: str = "",
     role: str = "note",
-    record=None,
+    record: dict[str, Any] | None = None,
 ) -> None:
     """`show` in a marked box of the tone "good", "bad" or "open"."""
     name = f' aria-label="{label}"' if label else ""

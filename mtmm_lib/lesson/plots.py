@@ -31,6 +31,7 @@ def style() -> None:
     """Set matplotlib's defaults: figures of 680 × 380 pixels, white, so that they read
     on dark pages too."""
     import matplotlib as mpl
+    from cycler import cycler
 
     mpl.rcParams.update(
         {
@@ -38,7 +39,7 @@ def style() -> None:
             "figure.dpi": DPI,
             "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
-            "axes.prop_cycle": mpl.cycler(color=list(COLOURS.values())),
+            "axes.prop_cycle": cycler(color=list(COLOURS.values())),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -74,8 +75,10 @@ def pixels(fig: Figure, scale: float) -> Image:
 def encode(picture: Image, colours: int) -> bytes:
     """As lossless WebP of at most `colours` colours: text stays crisp at a third of the
     bytes."""
+    from PIL.Image import Dither
+
     buffer = io.BytesIO()
-    picture.quantize(colours, dither=0).convert("RGB").save(
+    picture.quantize(colours, dither=Dither.NONE).convert("RGB").save(
         buffer, "webp", lossless=True, quality=80
     )
     return buffer.getvalue()
@@ -84,8 +87,10 @@ def encode(picture: Image, colours: int) -> bytes:
 def printed(picture: Image, scale: float) -> bytes:
     """As PNG of 256 colours and the size that it has on the page: LaTeX knows neither
     HTML nor WebP."""
+    from PIL.Image import Dither
+
     buffer = io.BytesIO()
-    picture.quantize(256, dither=0).save(
+    picture.quantize(256, dither=Dither.NONE).save(
         buffer, "png", optimize=True, dpi=(scale * DPI, scale * DPI)
     )
     return buffer.getvalue()

@@ -92,7 +92,7 @@ def load(chapter: str) -> list[dict[str, Any]]:
     file = book.lesson(chapter).folder / "quiz.json"
     if not file.is_file():
         raise ValueError(f"there is no quiz for chapter {chapter!r}")
-    questions = json.loads(file.read_text(encoding="utf-8"))
+    questions: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     try:
         check_quiz(questions)
     except ValueError as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import platform
 import random
 import time
+from dataclasses import dataclass, field
 from html import escape
 
 import numpy
@@ -20,7 +21,16 @@ from mtmm_lib.training.seeds import derive_seed
 SEEDS_PER_BOOK = 1000
 _LARGE = 2**52
 
-_state = {"chapter": "", "since": time.perf_counter()}
+
+@dataclass
+class _Session:
+    """The lesson that is open, and when it was opened."""
+
+    chapter: str = ""
+    since: float = field(default_factory=time.perf_counter)
+
+
+_session = _Session()
 
 
 def book_seed() -> int:
@@ -58,7 +68,7 @@ def seeds(n: int, first: int = 0) -> list[int]:
 
 def chapter() -> str:
     """The chapter that `start` opened; empty before."""
-    return _state["chapter"]
+    return _session.chapter
 
 
 def start(chapter: str) -> None:
@@ -81,7 +91,7 @@ def start(chapter: str) -> None:
     from mtmm_lib.lesson import plots
 
     drawing = strip.pictures(chapter)
-    _state.update(chapter=chapter, since=time.perf_counter())
+    _session.chapter, _session.since = chapter, time.perf_counter()
     random.seed(seed())
     high, low = divmod(seed(), 2**32)  # NumPy's old generator takes 32 bits at a time
     numpy.random.seed([low, high] if high else low)
@@ -99,23 +109,24 @@ def start(chapter: str) -> None:
 def footer() -> None:
     """Close a lesson: versions, seconds since `start`, device, threads and seed."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    versions = {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "mtmm_lib": mtmm_lib.__version__,
+    }
     record = {
         "kind": "footer",
         "chapter": chapter(),
-        "versions": {
-            "Python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-            "mtmm_lib": mtmm_lib.__version__,
-        },
-        "seconds": round(time.perf_counter() - _state["since"], 1),
+        "versions": versions,
+        "seconds": round(time.perf_counter() - _session.since, 1),
         "device": device,
         "threads": torch.get_num_threads(),
         "seed": book_seed(),
     }
     threads = f"{record['threads']} thread{'s' * (record['threads'] != 1)}"
     text = " · ".join(
-        [f"{name} {value}" for name, value in record["versions"].items()]
+        [f"{name} {value}" for name, value in versions.items()]
         + [
             f"{record['seconds']} s",
             f"{device}, {threads}",
