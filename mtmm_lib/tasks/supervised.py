@@ -243,6 +243,192 @@ class Classification(Supervised):
         return torch.logsumexp(log_p + row_mask(log_weights, log_p), 0)
 
 
+class Ordinal(Classification):
+    r"""One of several classes in an order, such as grades: cumulative logits.
+
+    One score s for each sample and one threshold between each two neighbours,
+    $\theta_1 < \dots < \theta_{C-1}$: $P(y \ge k) = \sigma(s - \theta_k)$, the model of
+    proportional odds (McCullagh, 1980). The loss is the mean of $-\log P(y = y_i)$ over
+    the labelled samples, in nats. To be off by one class costs less than to be off by
+    two, and C − 1 thresholds in place of C rows of weights need fewer samples.
+
+    Args:
+        name, reads, hidden, metrics: as in `Supervised`.
+        classes: how many, C, numbered in their order.
+
+    Raises:
+        ValueError: for fewer than two classes.
+
+    Shapes: target, whole numbers `[B]`, −1 where missing; prediction
+    (log-probabilities) and what is readable (probabilities) `[B, classes]`.
+    """
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        *,
+        reads: str | Sequence[str] = "shared",
+        hidden: Sequence[int] = (),
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        super().__init__(name, classes, reads=reads, hidden=hidden, metrics=metrics)
+        self.width = 1
+
+    def head(self, dims: dict[str, int]) -> nn.Module:
+        return _Cumulative(super().head(dims), self.classes)
+
+    def metric(self, output: Output, batch: Batch) -> Tensor:
+        r"""Mean absolute error of the median class, in classes: 0 where all are right.
+        The median is the first class with $P(y \le k) \ge 1/2$; no other class has a
+        smaller expected error."""
+        probabilities, target = self.compared(output, batch)
+        median = (probabilities.cumsum(-1)[..., :-1] < 0.5).sum(-1)
+        return (median - target).abs().float().mean()  # NaN of none
+
+
+class _Cumulative(nn.Module):
+    """Log-probabilities of ordered classes, from a score and thresholds.
+
+    The first threshold stands still: the score has a bias. The others follow at
+    distances above zero, which are learned; at first, where the score is zero, all
+    classes are equally probable.
+    """
+
+    def __init__(self, score: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.score = score
+        at = (torch.arange(1, classes) / classes).logit()
+        self.first = float(at[0])
+        # softplus of it is the distance
+        self.distance = nn.Parameter(at.diff().expm1().log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        gaps = F.softplus(self.distance)
+        over = self.score(x) - self.first - F.pad(gaps.cumsum(0), (1, 0))  # s − θ
+        # With a = s − θ_k and b = s − θ_(k+1), both sides of a class between them:
+        # σ(a) − σ(b) = σ(a) σ(−b) (1 − e^(b − a)), where nothing is lost by rounding.
+        above, below = (
+            F.pad(F.logsigmoid(over), (1, 0)),
+            F.pad(F.logsigmoid(-over), (0, 1)),
+        )
+        return above + below + F.pad((-(-gaps).expm1()).log(), (1, 1))
+
+
+class MultiLabel(Supervised):
+    r"""Several questions of yes or no for each sample: binary cross-entropy, and the F1
+    score, averaged over the labels.
+
+    $\ell = -\frac{1}{|S|}\sum_{(i, j) \in S} \log \sigma(\pm \hat y_{ij})$ in nats,
+    with + for yes and − for no; S are the entries of the targets that are there.
+
+    Args:
+        name, reads, hidden, metrics: as in `Supervised`.
+        labels: how many questions.
+
+    Raises:
+        ValueError: for fewer than two labels.
+
+    Shapes: target `[B, labels]`, 1 for yes, 0 for no, −1 (or NaN, in real numbers)
+    where missing; prediction (logits) and what is readable (probabilities of yes)
+    `[B, labels]`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        labels: int,
+        *,
+        reads: str | Sequence[str] = "shared",
+        hidden: Sequence[int] = (),
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
+        super().__init__(name, labels, reads=reads, hidden=hidden, metrics=metrics)
+        if labels < 2:
+            raise ValueError(
+                f"task {name!r} needs at least two labels, got {labels}; for one "
+                f"question take Classification({name!r}, 2)"
+            )
+        self.labels = labels
+
+    def target(self, batch: Batch) -> Tensor:
+        target = super().target(batch)
+        self._expect_shape(
+            target.dim() == 2 and target.shape[1] == self.labels,
+            f"[B, {self.labels}]",
+            target,
+        )
+        return target
+
+    def check(self, batch: Batch, first: int = 0) -> None:
+        target = self.target(batch)
+        fine = (target == 0) | (target == 1) | (target == MISSING_CLASS)
+        self._refuse(
+            ~(fine | target.isnan()),
+            batch,
+            first,
+            "1 for yes, 0 for no, or −1, the mark of a missing label",
+        )
+
+    def labelled(self, batch: Batch) -> Tensor:
+        return (self.target(batch) >= 0).any(1)  # NaN is not
+
+    def weight(self, batch: Batch) -> Tensor:
+        return (self.target(batch) >= 0).sum()
+
+    def loss(self, output: Output, batch: Batch) -> Tensor:
+        logits, target = output.predictions[self.name], self.target(batch)
+        kept = target >= 0
+        each = F.binary_cross_entropy_with_logits(
+            logits, torch.where(kept, target, 0).to(logits.dtype), reduction="none"
+        )
+        return _mean(torch.where(kept, each, 0).sum(), kept.sum())
+
+    def metric(self, output: Output, batch: Batch) -> Tensor:
+        """F1 = 2 TP / (2 TP + FP + FN) for each label, with yes where p > ½, and the
+        plain mean over the labels (macro); 0 for a label that nobody has and nobody is
+        said to have, and none for one that is missing everywhere."""
+        from torchmetrics.functional.classification import multilabel_f1_score
+
+        target = self.target(batch)
+        kept = target >= 0
+        scores = multilabel_f1_score(
+            self.readable(output.predictions[self.name].float()),
+            torch.where(kept, target, MISSING_CLASS).long(),
+            self.labels,
+            average="none",
+            ignore_index=MISSING_CLASS,
+        )
+        return scores[kept.any(0)].mean()  # NaN of none
+
+    def compared(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+        target = self.target(batch)
+        kept = (target >= 0).all(1)
+        prediction = output.predictions[self.name][kept].float()
+        return self.readable(prediction), target[kept].long()
+
+    def readable(self, prediction: Tensor) -> Tensor:
+        """The probability of yes, for each label by itself."""
+        return prediction.sigmoid()
+
+    def combine(
+        self, predictions: Tensor, present: Tensor, log_weights: Tensor | None
+    ) -> Tensor:
+        r"""For each label by itself, as a logit. Mean: of
+        $p = \sum_m w_m \sigma(\hat y_m)$. Product: $\sum_m \hat y_m$ over the present,
+        which multiplies the odds."""
+        if log_weights is None:
+            return torch.where(row_mask(present, predictions), predictions, 0).sum(0)
+        weights = row_mask(log_weights, predictions)
+        yes, no = (
+            torch.logsumexp(F.logsigmoid(z) + weights, 0)
+            for z in (predictions, -predictions)
+        )
+        return yes - no
+
+
 #: How `Regression` may measure an error e: e², |e|, or e²/2 near zero and |e| − ½ from
 #: one on.
 RegressionLoss = Literal["mse", "mae", "huber"]

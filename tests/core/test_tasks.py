@@ -5,14 +5,28 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import f1_score, mean_absolute_error, r2_score, roc_auc_score
 from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, R2Score
+from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
+from torchmetrics.functional import (
+    mean_absolute_error as mean_absolute_error_of_torchmetrics,
+)
 
 from mtmm_lib.batch import Batch, Output
 from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import SumFusion
-from mtmm_lib.model import Model
+from mtmm_lib.model import DecisionFusion, Model
 from mtmm_lib.sharing import HardSharing
-from mtmm_lib.tasks import Classification, Regression, Task, UnimodalTask
+from mtmm_lib.tasks import (
+    Classification,
+    MultiLabel,
+    Ordinal,
+    Regression,
+    Task,
+    UnimodalTask,
+    unimodal_tasks,
+)
 from mtmm_lib.training import evaluate, fit
 
 NAN = torch.nan
@@ -198,7 +212,7 @@ class Quantile(Regression):
 
 
 def small(*tasks: Task) -> Model:
-    names = [task.name for task in tasks]
+    names = [task.name for task in tasks if task.reads == ("shared",)]
     parts = {"a": MLPEncoder(3, 4)}
     return Model(parts, SumFusion({"a": 4}, 4), HardSharing(names, 4, 4), tasks)
 
@@ -247,3 +261,315 @@ def test_what_a_task_of_ones_own_lacks():
     assert Empty("x").labelled(batch).tolist() == [True, False]
     assert Empty("x").weight(batch) == 1
     assert Empty("x").labelled(labels("x", [NAN, 1.0])).tolist() == [False, True]
+
+
+# Several labels, ordered classes
+
+
+def test_several_labels_are_binary_cross_entropies_of_the_entries_that_are_there():
+    logits = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 2, (7, 3))
+    target[:, 2] = target[0] = target[1, 0] = -1
+    kept = target >= 0
+    task = MultiLabel("signs", 3)
+    expected = F.binary_cross_entropy_with_logits(logits[kept], target[kept].double())
+    slopes = torch.autograd.grad(expected, logits)[0]
+    with_nan = torch.where(kept, target, NAN)
+    for batch in (labels("signs", target), labels("signs", with_nan)):
+        task.check(batch)
+        got = task.loss(said(task, logits), batch)
+        torch.testing.assert_close(got, expected)
+        gradient = torch.autograd.grad(got, logits)[0]
+        torch.testing.assert_close(gradient, slopes)
+        assert task.labelled(batch).tolist() == [False] + 6 * [True]
+        assert task.weight(batch) == kept.sum()
+        yes = logits > 0
+        by_label = [
+            f1_score(target[kept[:, j], j], yes[kept[:, j], j], zero_division=0)
+            for j in (0, 1)  # nothing is known of the third
+        ]
+        assert task.metric(said(task, logits), batch).item() == pytest.approx(
+            sum(by_label) / 2
+        )
+    torch.testing.assert_close(task.readable(logits), 1 / (1 + (-logits).exp()))
+    bits = labels("signs", target[1:, :2].clamp(min=0).bool())
+    task = MultiLabel("signs", 2)
+    task.check(bits)
+    assert task.loss(said(task, logits[1:, :2]), bits).isfinite()
+
+
+@pytest.mark.parametrize("value", [2, -2, 0.5, -100.0])
+def test_a_label_that_is_neither_yes_nor_no(value):
+    target = torch.tensor([[1, 0], [0, value]])
+    with pytest.raises(
+        ValueError, match=rf"'signs'.*sample 8, entry \[1\], is {value}"
+    ):
+        MultiLabel("signs", 2).check(labels("signs", target), first=7)
+    with pytest.raises(ValueError, match=r"\[B, 3\], got \[2, 2\]"):
+        MultiLabel("signs", 3).check(labels("signs", target))
+    with pytest.raises(ValueError, match="two labels, got 1"):
+        MultiLabel("signs", 1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_ordered_classes_are_cut_from_one_score(classes, scale):
+    head = Ordinal("grade", classes).head({"shared": 4}).double()
+    nn.init.normal_(head.distance)
+    x = scale * torch.randn(50, 4, dtype=torch.float64)
+    log_p = head(x)
+    assert log_p.shape == (50, classes) and log_p.isfinite().all()
+    at = head.first + torch.cat([torch.zeros(1), F.softplus(head.distance).cumsum(0)])
+    upto = (at - head.score(x)).sigmoid()
+    torch.testing.assert_close(log_p.exp().cumsum(1)[:, :-1], upto)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(50).double())
+    log_p[range(50), torch.arange(50) % classes].sum().backward()
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_ordered_classes_start_equally_probable_and_are_measured_by_the_median():
+    task = Ordinal("grade", 5)
+    head = task.head({"shared": 1})
+    nn.init.zeros_(head.score.weight), nn.init.zeros_(head.score.bias)
+    torch.testing.assert_close(head(torch.zeros(2, 1)).exp(), torch.full((2, 5), 0.2))
+    p = torch.rand(40, 5, dtype=torch.float64).softmax(1)
+    target = torch.randint(-1, 5, (40,))
+    batch, output = labels("grade", target), said(task, p.log())
+    kept = target >= 0
+    # the class of least expected error, among all
+    steps = (torch.arange(5).unsqueeze(1) - torch.arange(5)).abs().double()
+    best = (p @ steps).argmin(1)
+    expected = mean_absolute_error(target[kept], best[kept])
+    assert task.metric(output, batch).item() == pytest.approx(expected)
+    torch.testing.assert_close(task.readable(p.log()), p)
+    torch.testing.assert_close(
+        task.loss(output, batch), F.nll_loss(p.log()[kept], target[kept])
+    )
+    with pytest.raises(ValueError, match="sample 0 is 5"):
+        task.check(labels("grade", [5]))
+
+
+def test_ordered_classes_find_the_thresholds_that_made_them():
+    """A logistic variable, cut in four: the model of proportional odds is true."""
+    torch.manual_seed(0)
+    x = torch.randn(4000, 1)
+    noise = torch.rand(4000).clamp(1e-6, 1 - 1e-6).logit()
+    cuts = torch.tensor([-1.0, 0.5, 3.0])
+    grade = torch.bucketize(2 * x[:, 0] + noise, cuts)
+    task = Ordinal("grade", 4)
+    head, batch = task.head({"shared": 1}), labels("grade", grade)
+    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=200)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = task.loss(said(task, head(x)), batch)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = head.first + torch.cat(
+        [torch.zeros(1), F.softplus(head.distance).cumsum(0)]
+    )
+    assert head.score.weight.item() == pytest.approx(2, abs=0.15)
+    torch.testing.assert_close(found - head.score.bias, cuts, atol=0.15, rtol=0)
+
+
+# Decisions together
+
+
+def test_decisions_on_several_labels_are_mixed_label_by_label():
+    task, z = MultiLabel("signs", 3), torch.randn(2, 5, 3, dtype=torch.float64)
+    weights = torch.rand(2, 5, dtype=torch.float64).softmax(0)
+    everyone = torch.ones(2, 5, dtype=torch.bool)
+    p = z.sigmoid()
+    mean = task.readable(task.combine(z, everyone, weights.log()))
+    torch.testing.assert_close(mean, (weights.unsqueeze(2) * p).sum(0))
+    product = task.readable(task.combine(z, everyone, None))
+    torch.testing.assert_close(product, p.prod(0) / (p.prod(0) + (1 - p).prod(0)))
+
+
+EACH = [
+    Classification("c", 3, hidden=(5,), class_weights=[1, 2, 3], label_smoothing=0.1),
+    MultiLabel("m", 2, hidden=(4, 3)),
+    Ordinal("o", 4, hidden=(4,)),
+    Regression("r", loss="huber"),
+    Regression("v", 2, hidden=(3,), loss="mae"),
+]
+
+
+def targets(size: int) -> dict[str, Tensor]:
+    found = {
+        "c": torch.randint(0, 3, (size,)),
+        "m": torch.randint(0, 2, (size, 2)),
+        "o": torch.randint(0, 4, (size,)),
+        "r": torch.randn(size),
+        "v": torch.randn(size, 2),
+    }
+    for target in found.values():
+        # of four samples, one or two have a label
+        target[::2] = target[:1] = NAN if target.is_floating_point() else -1
+    return found
+
+
+def all_tasks() -> list[Task]:
+    return [*EACH, *(u for task in EACH for u in unimodal_tasks(task, "ab"))]
+
+
+def everything() -> Model:
+    parts = {"a": MLPEncoder(3, 4), "b": MLPEncoder(2, 4)}
+    names = [task.name for task in EACH]
+    return Model(
+        parts, SumFusion({"a": 4, "b": 4}, 4), HardSharing(names, 4, 4), all_tasks()
+    )
+
+
+def samples(size: int) -> Batch:
+    present = torch.arange(size) % 3 > 0
+    b = torch.randn(size, 2)
+    b[~present] = NAN
+    return Batch({"a": torch.randn(size, 3), "b": b}, targets(size), {"b": present})
+
+
+def test_every_task_is_trained_and_measured_at_once():
+    model, batch = everything(), samples(40)
+    model.check(batch)
+    output = model(batch)
+    losses = model.losses(output, batch)
+    assert set(losses) == set(model.tasks)
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+    fit(model, batch, valid=samples(20), epochs=2, device="cpu", progress=False)
+    scores = evaluate(model, batch)
+    assert all(score == score for score in scores.values())
+    shapes = {
+        n: t.readable(output.predictions[n]).shape[1:] for n, t in model.tasks.items()
+    }
+    for suffix in ("", "/a", "/b"):
+        found = [shapes[task.name + suffix] for task in EACH]
+        assert found == [(3,), (2,), (4,), (), (2,)]
+
+
+@pytest.mark.parametrize("combine", ["mean", "product", "learned"])
+def test_every_task_may_be_decided_late(combine):
+    parts = {
+        name: Model(
+            {name: MLPEncoder(width, 4)},
+            SumFusion({name: 4}, 4),
+            HardSharing([task.name for task in EACH], 4, 4),
+            EACH,
+        )
+        for name, width in (("a", 3), ("b", 2))
+    }
+    model, batch = DecisionFusion(parts, combine), samples(12)
+    output = model(batch)
+    sum(model.losses(output, batch).values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    there = batch.present["b"]
+    alone = parts["a"](batch).predictions
+    for task in EACH:
+        readable = task.readable(output.predictions[task.name])
+        torch.testing.assert_close(
+            readable[~there], task.readable(alone[task.name])[~there]
+        )
+    assert output.predictions["o"].softmax(1).sum(1).allclose(torch.ones(12))
+
+
+@pytest.mark.parametrize("task", EACH, ids=repr)
+def test_no_label_at_all_is_no_loss_and_no_gradient(task):
+    batch = samples(4)
+    none = targets(1)[task.name].expand_as(batch.targets[task.name])
+    batch = Batch(batch.inputs, {task.name: none})
+    dims = {"shared": 4}
+    head = task.head(dims)
+    loss = task.loss(said(task, head(torch.randn(4, 4))), batch)
+    loss.backward()
+    assert loss == 0 and task.weight(batch) == 0
+    assert all(p.grad.eq(0).all() for p in head.parameters())
+    assert task.metric(said(task, head(torch.randn(4, 4))), batch).isnan()
+    alone = Batch({"a": torch.zeros(1, 1)}, {task.name: targets(4)[task.name][1:2]})
+    assert task.loss(said(task, head(torch.randn(1, 4))), alone).isfinite()
+
+
+@pytest.mark.parametrize("task", EACH, ids=repr)
+def test_seeds_side_by_side_are_each_what_one_alone_is(task):
+    batches = [samples(8), samples(8)]
+    stacked = torch.stack([batch.targets[task.name] for batch in batches])
+    heads = [task.head({"shared": 4}) for _ in batches]
+    states, _ = torch.func.stack_module_state(heads)
+    x = torch.randn(2, 8, 4)
+
+    def one(state, x, target):
+        prediction = torch.func.functional_call(heads[0], state, (x,))
+        batch = Batch({"a": x}, {task.name: target})
+        return task.loss(said(task, prediction), batch), task.weight(batch)
+
+    together, weights = torch.func.vmap(one)(states, x, stacked)
+    for i, batch in enumerate(batches):
+        alone = task.loss(said(task, heads[i](x[i])), batch)
+        torch.testing.assert_close(together[i], alone)
+        assert weights[i] == task.weight(batch)
+
+
+# Further metrics
+
+
+def test_metrics_of_torchmetrics_stand_beside_the_main_one():
+    torch.manual_seed(0)
+    kind = Classification(
+        "kind",
+        3,
+        metrics={
+            "f1": MulticlassF1Score(3, average="macro"),
+            "auroc": MulticlassAUROC(3),
+            "top": lambda p, y: p.max(),
+        },
+    )
+    size = Regression("size", metrics={"r2": R2Score(), "mae": MeanAbsoluteError()})
+    both = Regression("both", 2, metrics={"mae": mean_absolute_error_of_torchmetrics})
+    model = small(kind, size, both, *unimodal_tasks(kind, "a"))
+    batch = Batch(
+        {"a": torch.randn(60, 3)},
+        {
+            "kind": torch.randint(-1, 3, (60,)),
+            "size": torch.where(torch.rand(60) < 0.2, NAN, torch.randn(60)),
+            "both": torch.where(torch.rand(60, 2) < 0.2, NAN, torch.randn(60, 2)),
+        },
+    )
+    predictions = model(batch).predictions
+    for _ in range(2):  # nothing is carried over
+        scores = evaluate(model, batch)
+        y, p = batch.targets["kind"], predictions["kind"].softmax(1).detach()
+        known = y >= 0
+        assert scores["kind/f1"] == pytest.approx(
+            f1_score(y[known], p[known].argmax(1), average="macro")
+        )
+        assert scores["kind/auroc"] == pytest.approx(
+            roc_auc_score(y[known], p[known], multi_class="ovr")
+        )
+        assert scores["kind/top"] == pytest.approx(p[known].max().item())
+        assert {"kind/a", "kind/a/f1", "kind/a/auroc"} <= set(scores)
+        y, p = batch.targets["size"], predictions["size"][:, 0].detach()
+        known = ~y.isnan()
+        assert scores["size/r2"] == pytest.approx(
+            r2_score(y[known], p[known]), abs=1e-5
+        )
+        assert scores["size/mae"] == pytest.approx(
+            mean_absolute_error(y[known], p[known])
+        )
+        y, p = batch.targets["both"], predictions["both"].detach()
+        known = ~y.isnan().any(1)
+        assert scores["both/mae"] == pytest.approx(
+            mean_absolute_error(y[known], p[known])
+        )
+    history = fit(model, batch, valid=batch, epochs=1, device="cpu", progress=False)
+    assert history.valid[0].keys() == scores.keys()
+    nothing = Batch(batch.inputs, {**batch.targets, "size": torch.full((60,), NAN)})
+    assert evaluate(model, nothing)["size/r2"] != evaluate(model, nothing)["size/r2"]
+
+
+def test_a_metric_that_is_not_one_number():
+    task = Regression("size", metrics={"error": lambda p, y: p - y})
+    with pytest.raises(ValueError, match=r"metric 'error' of task 'size' .*\[3\]"):
+        task.scores(said(task, torch.zeros(3, 1)), labels("size", [1.0, 2.0, 3.0]))
