@@ -13,14 +13,13 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.graph import get_gradient_edge
 
 from mtmm_lib.balancing.base import (
     SMALL,
@@ -31,253 +30,14 @@ from mtmm_lib.balancing.base import (
     divide,
     numbers,
     positive,
-    processes,
     state,
-    sum_over_processes,
+    trained,
 )
+from mtmm_lib.balancing.meetings import Level, TaskGradients
 from mtmm_lib.balancing.weightings import Weighting
 from mtmm_lib.batch import Output
 from mtmm_lib.model import TaskModel
 from mtmm_lib.tasks import Task
-
-Level = Literal["parameters", "features"]
-
-#: Columns of the Jacobian that are multiplied at once: as many as a CPU's caches hold,
-#: or as keep a GPU busy.
-COLUMNS, COLUMNS_ON_GPU = 24_000, 250_000
-
-
-class TaskGradients:
-    r"""The gradients of several losses, where they meet and where they do not.
-
-    At level `"parameters"` they meet in the parameters that two or more losses reach; a
-    loss that does not reach one of them has a zero gradient there. At level
-    `"features"` they meet in z, `[B, ...]`, through which all of them go. Everything
-    else belongs to one loss.
-
-    In several processes each has a share of every gradient, of which the whole one is
-    the sum. The Gramian is that of the whole gradients; `apply` leaves each process
-    with a share of the result.
-
-    Args:
-        losses: task → scalar.
-        z: the cut; not used at level `"parameters"`.
-        level: where the gradients meet.
-        parameters: those that are trained; by default whatever the losses reach.
-        keep_graph: leave the graph as it is, for another backward pass.
-
-    Raises:
-        ValueError: at level `"features"`, when there is no cut, or when losses reach
-            what others reach, too, but not through it.
-    """
-
-    def __init__(
-        self,
-        losses: Mapping[str, Tensor],
-        z: Tensor | None,
-        level: Level,
-        parameters: Sequence[Tensor] | None = None,
-        keep_graph: bool = False,
-    ) -> None:
-        self.names = list(losses)
-        self.z = z if level == "features" else None
-        #: The parameters that one loss alone reaches, with its gradient.
-        self.own: list[tuple[Tensor, Tensor]] = []
-        #: Where gradients meet, and for each place the gradient of every loss; `None`:
-        #: it does not get there.
-        self.places: list[Tensor] = []
-        self.rows: list[list[Tensor | None]] = []
-        if level == "features":
-            self._at_features(losses, parameters)
-        elif level == "parameters":
-            self._at_parameters(list(losses.values()), parameters, keep_graph)
-        else:
-            raise ValueError(f"level is 'parameters' or 'features', got {level!r}")
-
-    def _at_parameters(
-        self,
-        losses: list[Tensor],
-        parameters: Sequence[Tensor] | None,
-        keep_graph: bool,
-    ) -> None:
-        parameters = (
-            list(_leaves(losses).values()) if parameters is None else list(parameters)
-        )
-        gradients = [
-            torch.autograd.grad(
-                loss,
-                parameters,
-                retain_graph=keep_graph or i < len(losses) - 1,
-                allow_unused=True,
-            )
-            for i, loss in enumerate(losses)
-        ]
-        reached = [[g is not None for g in row] for row in gradients]
-        if processes() > 1:  # a task may have labels in some processes only
-            reached = (
-                sum_over_processes(
-                    torch.tensor(reached, dtype=torch.float32, device=losses[0].device)
-                )
-                > 0
-            ).tolist()
-        for p, row, reach in zip(
-            parameters,
-            zip(*gradients, strict=True),
-            zip(*reached, strict=True),
-            strict=True,
-        ):
-            if sum(reach) > 1:
-                if processes() > 1:
-                    whole = sum_over_processes(
-                        torch.stack(
-                            [torch.zeros_like(p) if g is None else g for g in row]
-                        )
-                    )
-                    row = [
-                        g if there else None
-                        for g, there in zip(whole, reach, strict=True)
-                    ]
-                self.places.append(p)
-                self.rows.append(list(row))
-            else:
-                self.own += [(p, g) for g in row if g is not None]
-
-    def _at_features(
-        self, losses: Mapping[str, Tensor], parameters: Sequence[Tensor] | None
-    ) -> None:
-        if self.z is None:
-            raise ValueError(
-                "the model has no cut that all tasks go through, so that there are no "
-                "features to compare gradients at; use level='parameters'"
-            )
-        below = _leaves([self.z])
-        own = {name: _leaves([loss], self.z) for name, loss in losses.items()}
-        trained = None if parameters is None else {id(p) for p in parameters}
-        if trained is not None:  # what else the losses reach is nobody's parameter
-            own = {
-                name: {i: p for i, p in leaves.items() if i in trained}
-                for name, leaves in own.items()
-            }
-        others = [
-            set(below).union(*(own[other] for other in own if other != name))
-            for name in own
-        ]
-        around = [
-            name
-            for name, taken in zip(own, others, strict=True)
-            if own[name].keys() & taken
-        ]
-        if around:
-            raise ValueError(
-                f"the losses of tasks {around} reach shared parameters around the cut, "
-                "where their gradients at the features would not show it; use "
-                "level='parameters' (the cut is the output of the trunk under hard "
-                "sharing and of the fusion otherwise; a compiled forward pass has none)"
-            )
-        row: list[Tensor | None] = []
-        for name, loss in losses.items():
-            mine = list(own[name].values())
-            wanted = [self.z, *mine] if self.z.requires_grad else mine
-            gradients = list(
-                torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-            )
-            row.append(gradients.pop(0) if self.z.requires_grad else None)
-            self.own += [
-                (p, g) for p, g in zip(mine, gradients, strict=True) if g is not None
-            ]
-        if any(g is not None for g in row) or processes() > 1:
-            self.places, self.rows = [self.z], [row]
-
-    def gramian(self) -> np.ndarray:
-        r"""$G_{st} = g_s^\top g_t$, float64 `[T, T]`.
-
-        Raises:
-            FloatingPointError: when a gradient is not finite (named: the task).
-        """
-        device = self.places[0].device if self.places else torch.device("cpu")
-        # In double precision, also because squares of small gradients would vanish.
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        size = len(self.names)
-        total = torch.zeros(size, size, dtype=wide, device=device)
-        width = min(
-            COLUMNS if device.type == "cpu" else COLUMNS_ON_GPU,
-            max((p.numel() for p in self.places), default=0),
-        )
-        buffer = torch.empty(size, width, dtype=wide, device=device)
-        for row in self.rows:
-            there = [t for t, g in enumerate(row) if g is not None]
-            flat = [row[t].reshape(-1) for t in there]
-            for parts in zip(*(g.split(width) for g in flat), strict=True):
-                block = buffer[: len(there), : len(parts[0])]
-                torch._foreach_copy_(list(block.unbind()), list(parts))
-                if len(there) == size:
-                    total.addmm_(block, block.T)
-                else:
-                    index = torch.tensor(there, device=device)
-                    total[index.unsqueeze(1), index] += block @ block.T
-        if self.z is not None and processes() > 1:
-            total = sum_over_processes(total)
-        gramian = total.cpu().double().numpy()
-        wrong = [
-            name
-            for name, square in zip(self.names, np.diagonal(gramian), strict=True)
-            if not np.isfinite(square)
-        ]
-        if wrong:
-            raise FloatingPointError(f"the gradients of tasks {wrong} are not finite")
-        return gramian
-
-    def meeting(self) -> list[bool]:
-        """Which of the losses meet others, that is, get to one of the places where
-        gradients meet."""
-        found = [
-            any(row[t] is not None for row in self.rows) for t in range(len(self.names))
-        ]
-        if self.z is not None and processes() > 1:
-            found = (
-                sum_over_processes(
-                    torch.tensor(found, dtype=torch.float32, device=self.z.device)
-                )
-                > 0
-            ).tolist()
-        return found
-
-    def apply(self, weights: Iterable[float], unweighted: Tensor | None = None) -> None:
-        r"""Adds the result to `.grad`: $\sum_t w_t\,g_t$ where gradients meet, each
-        loss's own elsewhere. It works once: the gradients are then gone.
-
-        Args:
-            weights: one for each loss.
-            unweighted: at level `"features"`, a scalar whose gradient goes back in the
-                same pass.
-        """
-        _add([p for p, _ in self.own], [g for _, g in self.own], 1.0)
-        weights = list(weights)
-        if self.z is None:
-            for t, weight in enumerate(weights):
-                here = [
-                    (p, row[t])
-                    for p, row in zip(self.places, self.rows, strict=True)
-                    if row[t] is not None
-                ]
-                # Every process has the whole of it, and the shares will be added up.
-                _add([p for p, _ in here], [g for _, g in here], weight / processes())
-                for row in self.rows:
-                    row[t] = None  # its memory is free from here on
-            return
-        roots = []
-        for row in self.rows:
-            total = torch.zeros_like(
-                self.z, dtype=torch.promote_types(self.z.dtype, torch.float32)
-            )
-            for t, weight in enumerate(weights):
-                if row[t] is not None:
-                    total.add_(row[t], alpha=weight)
-                    row[t] = None  # its memory is free from here on
-            roots.append((self.z, total.to(self.z.dtype)))
-        roots += [(unweighted, None)] if unweighted is not None else []
-        if roots:
-            torch.autograd.backward(*map(list, zip(*roots, strict=True)))
 
 
 def backward(
@@ -296,7 +56,7 @@ def backward(
 
     Shared parameters get $\sum_t w_t\,g_t$ added to their `.grad`, all others the
     gradient of their own loss. With one loss alone there is nothing to balance, and it
-    is backpropagated as it is.
+    is backpropagated as it is. A loss that needs no gradient has no part in all this.
 
     Args:
         losses: task → scalar.
@@ -320,7 +80,11 @@ def backward(
         ValueError: at level `"features"`, when losses reach shared parameters around z.
         FloatingPointError: when a gradient is not finite.
     """
-    return _balance(TaskGradients(losses, z, level), weighting, None)
+    weights = dict.fromkeys(losses, 1.0)
+    learned = trained(losses)
+    if learned:
+        weights |= _balance(TaskGradients(learned, z, level), weighting, None)
+    return weights
 
 
 def _balance(
@@ -424,7 +188,13 @@ class GradientBalancer(Balancer):
             together = None
         if balanced:
             names = {p: n for n, p in model.named_parameters() if p.requires_grad}
-            gradients = TaskGradients(balanced, output.shared, self.level, list(names))
+            gradients = TaskGradients(
+                balanced,
+                output.shared,
+                self.level,
+                list(names),
+                whole=bool(self.momentum),
+            )
             if self.momentum:
                 self._average(gradients, names)
             weighting = (
@@ -438,15 +208,13 @@ class GradientBalancer(Balancer):
 
     def _average(self, gradients: TaskGradients, names: Mapping[Tensor, str]) -> None:
         """Running means take the place of the gradients."""
-        for p, row in zip(gradients.places, gradients.rows, strict=True):
-            for t, task in enumerate(gradients.names):
-                gradient = row[t]
-                if gradient is not None:
-                    means = self.means.setdefault(task, {})
-                    mean = means.get(names[p], torch.zeros_like(p)).to(p.device)
-                    row[t] = means[names[p]] = mean.mul_(self.momentum).add_(
-                        gradient, alpha=1 - self.momentum
-                    )
+        for place in gradients.meetings:
+            name = names[place.at]
+            for t, gradient in place.there().items():
+                means = self.means.setdefault(gradients.names[t], {})
+                mean = means.get(name, torch.zeros_like(gradient)).to(gradient.device)
+                mean.mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
+                place.rows[t] = means[name] = mean
 
     def start(self, model: TaskModel) -> None:
         self.rng, self.means = np.random.default_rng(self.seed), {}
@@ -545,30 +313,3 @@ class GradNorm(Stateful):
             for name, weight in self.weights.items()
         }
         return now
-
-
-def _add(parameters: list[Tensor], gradients: list[Tensor], weight: float) -> None:
-    for p in parameters:
-        if p.grad is None:  # in the layout of the parameter, which optimizers count on
-            p.grad = torch.zeros_like(p)
-    if parameters:
-        torch._foreach_add_([p.grad for p in parameters], gradients, alpha=weight)
-
-
-def _leaves(roots: Iterable[Tensor], cut: Tensor | None = None) -> dict[int, Tensor]:
-    """What the roots depend on, other than through the cut: id → tensor that collects a
-    gradient."""
-    barrier = (
-        get_gradient_edge(cut)[:2] if cut is not None and cut.requires_grad else None
-    )
-    edges = [get_gradient_edge(root)[:2] for root in roots if root.requires_grad]
-    found, seen = {}, set()
-    while edges:
-        edge = edges.pop()
-        if edge == barrier or edge[0] is None or edge[0] in seen:
-            continue
-        seen.add(edge[0])
-        if hasattr(edge[0], "variable"):
-            found[id(edge[0].variable)] = edge[0].variable
-        edges += edge[0].next_functions
-    return found

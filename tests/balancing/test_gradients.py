@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mtmm_lib.balancing import backward, weightings
-from mtmm_lib.balancing.gradients import COLUMNS
+from mtmm_lib.balancing.meetings import COLUMNS
 from mtmm_lib.balancing.weightings import mgda, nash_mtl, upgrad
 
 levels = pytest.mark.parametrize("level", ["parameters", "features"])

@@ -1,0 +1,374 @@
+r"""Where the gradients of several losses meet: their Gramian, and their weighted sum.
+
+A gradient of each loss at every shared parameter, T copies of the network's size, is
+what one would write down first. Two thirds of it are never needed. At the weight W
+`[o, i]` of a linear layer with the inputs X `[N, i]`, loss t has the gradient
+$D_t^\top X$, with $D_t$ `[N, o]` the gradient that arrives at the layer's output, so
+that
+
+- inner products are $\langle D_s^\top X, D_t^\top X\rangle = \langle R D_s, R D_t
+  \rangle$ for every R with $R^\top R = X X^\top$: a triangular one, `[N, N]`, from the
+  QR decomposition of $X^\top$;
+- the weighted sum is $(\sum_t w_t D_t)^\top X$: one product for all losses.
+
+Where a batch is smaller than a layer is wide, $D_t$ and $R D_t$ are smaller than the
+gradient, and no loss needs a product of its own with X.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from mtmm_lib.balancing.base import processes, sum_over_processes
+from mtmm_lib.balancing.graph import Graph, Product
+
+Level = Literal["parameters", "features"]
+
+#: Columns of the Jacobian that are multiplied at once: as many as a CPU's caches hold,
+#: or as keep a GPU busy.
+COLUMNS, COLUMNS_ON_GPU = 24_000, 250_000
+
+#: A smaller weight's gradients are computed sooner than anything is saved on them.
+SMALLEST = 2**14
+
+
+@dataclass(eq=False)
+class Meeting:
+    """A tensor at which gradients meet.
+
+    Args:
+        at: the tensor.
+        rows: for each loss its gradient there, or `None` if it does not get there.
+        inputs: X `[N, i]`, where the rows are $D_t$ `[N, o]` and the gradients
+            $D_t^\\top X$.
+    """
+
+    at: Tensor
+    rows: list[Tensor | None]
+    inputs: Tensor | None = None
+
+    def there(self) -> dict[int, Tensor]:
+        """Number of a loss → its row, for the losses that get there."""
+        return {t: row for t, row in enumerate(self.rows) if row is not None}
+
+    def flat(self) -> list[Tensor]:
+        """A vector for each loss that gets there, with the inner products of the
+        gradients."""
+        rows = list(self.there().values())
+        if self.inputs is not None:
+            triangular = torch.linalg.qr(self.inputs.T, mode="r").R
+            rows = [triangular @ row for row in rows]
+        return [row.reshape(-1) for row in rows]
+
+    def weighted_sum(self, weights: Sequence[float]) -> Tensor:
+        """The weighted sum of the rows, which are then gone."""
+        there = self.there()
+        first = self.at if self.inputs is None else next(iter(there.values()))
+        total = torch.zeros_like(
+            first, dtype=torch.promote_types(first.dtype, torch.float32)
+        )
+        for t, row in there.items():
+            total.add_(row, alpha=weights[t])
+            self.rows[t] = None  # its memory is free from here on
+        return total.to(first.dtype)
+
+
+class TaskGradients:
+    r"""The gradients of several losses, where they meet and where they do not.
+
+    At level `"parameters"` they meet in the parameters that two or more losses reach; a
+    loss that does not reach one of them has a zero gradient there. At level
+    `"features"` they meet in z, `[B, ...]`, through which all of them go. Everything
+    else belongs to one loss.
+
+    In several processes each has a share of every gradient, of which the whole one is
+    the sum. The Gramian is that of the whole gradients; `apply` leaves each process
+    with a share of the result.
+
+    Args:
+        losses: task → scalar that needs a gradient.
+        z: the cut; not used at level `"parameters"`.
+        level: where the gradients meet.
+        parameters: those that are trained; by default whatever the losses reach.
+        keep_graph: leave the graph as it is, for another backward pass.
+        whole: every row is a whole gradient, for those who want to change it.
+
+    Raises:
+        ValueError: at level `"features"`, when there is no cut, or when losses reach
+            what others reach, too, but not through it.
+    """
+
+    def __init__(
+        self,
+        losses: Mapping[str, Tensor],
+        z: Tensor | None,
+        level: Level,
+        parameters: Sequence[Tensor] | None = None,
+        *,
+        keep_graph: bool = False,
+        whole: bool = False,
+    ) -> None:
+        self.names = list(losses)
+        self.z = z if level == "features" else None
+        #: The parameters that one loss alone reaches, with its gradient.
+        self.own: list[tuple[Tensor, Tensor]] = []
+        self.meetings: list[Meeting] = []
+        if level == "features":
+            self._at_features(losses, parameters)
+        elif level == "parameters":
+            self._at_parameters(list(losses.values()), parameters, keep_graph, whole)
+        else:
+            raise ValueError(f"level is 'parameters' or 'features', got {level!r}")
+
+    def _at_parameters(
+        self,
+        losses: list[Tensor],
+        parameters: Sequence[Tensor] | None,
+        keep_graph: bool,
+        whole: bool,
+    ) -> None:
+        graph = Graph.of(losses)
+        parameters = list(graph.leaves if parameters is None else parameters)
+        # A process of several adds up gradients with others, whose batch is another.
+        products = {} if whole or processes() > 1 else _products(graph, parameters)
+        wanted: list[Any] = [
+            GradientEdge(products[p].node, 0) if p in products else p
+            for p in parameters
+        ]
+        rows: list[list[Tensor | None]] = [[None] * len(losses) for _ in parameters]
+        with ExitStack() as stack:
+            # The gradient that autograd hands out for an edge is that before hooks of
+            # tensors, if the node there is run, so it is also caught as it goes in.
+            arrived: dict[int, Tensor] = {}
+            for i, p in enumerate(parameters):
+                if p in products:
+                    catch = functools.partial(_catch, arrived, i)
+                    stack.enter_context(products[p].node.register_prehook(catch))
+            for t, loss in enumerate(losses):
+                reached = [
+                    i
+                    for i, p in enumerate(parameters)
+                    if graph.leaves.get(p, 0) >> t & 1
+                ]
+                if not reached:
+                    continue
+                arrived.clear()
+                found = torch.autograd.grad(
+                    loss,
+                    [wanted[i] for i in reached],
+                    retain_graph=keep_graph or t < len(losses) - 1,
+                    allow_unused=True,
+                )
+                for i, gradient in zip(reached, found, strict=True):
+                    rows[i][t] = arrived.get(i, gradient)
+        reach = [[g is not None for g in row] for row in rows]
+        if processes() > 1:  # a task may have labels in some processes only
+            votes = torch.tensor(reach, dtype=torch.float32, device=losses[0].device)
+            reach = (sum_over_processes(votes) > 0).tolist()
+        for p, row, there in zip(parameters, rows, reach, strict=True):
+            if sum(there) < 2:
+                self.own += [
+                    (p, g.T @ products[p].inputs if p in products else g)
+                    for g in row
+                    if g is not None
+                ]
+                continue
+            if processes() > 1:
+                shares = [torch.zeros_like(p) if g is None else g for g in row]
+                row = [
+                    g if yes else None
+                    for g, yes in zip(
+                        sum_over_processes(torch.stack(shares)), there, strict=True
+                    )
+                ]
+            inputs = products[p].inputs if p in products else None
+            self.meetings.append(Meeting(p, row, inputs))
+
+    def _at_features(
+        self, losses: Mapping[str, Tensor], parameters: Sequence[Tensor] | None
+    ) -> None:
+        if self.z is None:
+            raise ValueError(
+                "the model has no cut that all tasks go through, so that there are no "
+                "features to compare gradients at; use level='parameters'"
+            )
+        leaves = Graph.of(list(losses.values()), self.z).leaves
+        if parameters is not None:  # what else the losses reach is nobody's parameter
+            leaves = {p: leaves[p] for p in parameters if p in leaves}
+        around = self._around(leaves)
+        if around:
+            raise ValueError(
+                f"the losses of tasks {around} reach shared parameters around the cut, "
+                "where their gradients at the features would not show it; use "
+                "level='parameters' (the cut is the output of the trunk under hard "
+                "sharing and of the fusion otherwise; a compiled forward pass has none)"
+            )
+        row: list[Tensor | None] = []
+        for t, loss in enumerate(losses.values()):
+            mine = [p for p, reached_by in leaves.items() if reached_by >> t & 1]
+            wanted = [self.z, *mine] if self.z.requires_grad else mine
+            gradients = list(
+                torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
+            )
+            row.append(gradients.pop(0) if self.z.requires_grad else None)
+            self.own += [
+                (p, g) for p, g in zip(mine, gradients, strict=True) if g is not None
+            ]
+        if any(g is not None for g in row) or processes() > 1:
+            self.meetings = [Meeting(self.z, row)]
+
+    def _around(self, leaves: Mapping[Tensor, int]) -> list[str]:
+        """The tasks whose losses reach, other than through the cut, what another loss
+        reaches, too.
+
+        Args:
+            leaves: parameter → the set of losses that reach it not through the cut.
+        """
+        assert self.z is not None
+        below = Graph.of([self.z]).leaves if self.z.requires_grad else {}
+        shared = 0
+        for p, reached_by in leaves.items():
+            # A set of one is a power of two; without its highest digit nothing is left.
+            if p in below or reached_by & (reached_by - 1):
+                shared |= reached_by
+        return [name for t, name in enumerate(self.names) if shared >> t & 1]
+
+    def gramian(self) -> np.ndarray:
+        r"""$G_{st} = g_s^\top g_t$, float64 `[T, T]`.
+
+        Raises:
+            FloatingPointError: when a gradient is not finite (named: the task).
+        """
+        places = self.meetings
+        device = places[0].at.device if places else torch.device("cpu")
+        # In double precision, also because squares of small gradients would vanish.
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        size = len(self.names)
+        total = torch.zeros(size, size, dtype=wide, device=device)
+        width = min(
+            COLUMNS if device.type == "cpu" else COLUMNS_ON_GPU,
+            max((place.at.numel() for place in places), default=0),
+        )
+        buffer = torch.empty(size, width, dtype=wide, device=device)
+        for place in places:
+            there, flat = place.there(), place.flat()
+            for parts in zip(*(torch.split(v, width) for v in flat), strict=True):
+                block = buffer[: len(there), : len(parts[0])]
+                torch._foreach_copy_(list(block.unbind()), list(parts))
+                if len(there) == size:
+                    total.addmm_(block, block.T)
+                else:
+                    index = torch.tensor(list(there), device=device)
+                    total[index.unsqueeze(1), index] += block @ block.T
+        if self.z is not None and processes() > 1:
+            total = sum_over_processes(total)
+        gramian: np.ndarray = total.cpu().double().numpy()
+        wrong = [
+            name
+            for name, square in zip(self.names, np.diagonal(gramian), strict=True)
+            if not np.isfinite(square)
+        ]
+        if wrong:
+            raise FloatingPointError(f"the gradients of tasks {wrong} are not finite")
+        return gramian
+
+    def meeting(self) -> list[bool]:
+        """Which of the losses meet others, that is, get to one of the places where
+        gradients meet."""
+        everywhere = [place.there() for place in self.meetings]
+        found = [
+            any(t in there for there in everywhere) for t in range(len(self.names))
+        ]
+        if self.z is not None and processes() > 1:
+            votes = torch.tensor(found, dtype=torch.float32, device=self.z.device)
+            found = (sum_over_processes(votes) > 0).tolist()
+        return found
+
+    def apply(self, weights: Iterable[float], unweighted: Tensor | None = None) -> None:
+        r"""Adds the result to `.grad`: $\sum_t w_t\,g_t$ where gradients meet, each
+        loss's own elsewhere. It works once: the gradients are then gone.
+
+        Args:
+            weights: one for each loss.
+            unweighted: at level `"features"`, a scalar whose gradient goes back in the
+                same pass.
+        """
+        _add([p for p, _ in self.own], [g for _, g in self.own], 1.0)
+        weights = list(weights)
+        if self.z is not None:
+            self._go_on_from_features(weights, unweighted)
+            return
+        whole = [place for place in self.meetings if place.inputs is None]
+        for t, weight in enumerate(weights):
+            here = [(place.at, place.rows[t]) for place in whole]
+            found = [(p, g) for p, g in here if g is not None]
+            # Every process has the whole of it, and the shares will be added up.
+            _add([p for p, _ in found], [g for _, g in found], weight / processes())
+            for place in whole:
+                place.rows[t] = None  # its memory is free from here on
+        for place in self.meetings:
+            if place.inputs is not None:
+                gradient, total = _grad(place.at), place.weighted_sum(weights)
+                gradient.addmm_(total.T, place.inputs)
+
+    def _go_on_from_features(
+        self, weights: Sequence[float], unweighted: Tensor | None
+    ) -> None:
+        roots: list[tuple[Tensor, Tensor | None]] = [
+            (place.at, place.weighted_sum(weights)) for place in self.meetings
+        ]
+        roots += [(unweighted, None)] if unweighted is not None else []
+        if roots:
+            torch.autograd.backward(
+                [root for root, _ in roots], [gradient for _, gradient in roots]
+            )
+
+
+def _catch(
+    arrived: dict[int, Tensor], number: int, gradients: tuple[Tensor, ...]
+) -> None:
+    """A hook that writes down what arrives at a node."""
+    if gradients[0] is not None:
+        arrived[number] = gradients[0]
+
+
+def _products(graph: Graph, parameters: Iterable[Tensor]) -> dict[Tensor, Product]:
+    """The weights whose gradients need not be written down for each loss."""
+    found = {}
+    for p in parameters:
+        count = graph.leaves.get(p, 0).bit_count()
+        if count < 2 or p.dim() != 2 or p.numel() < SMALLEST:
+            continue
+        if p.device.type != "cpu" or p.dtype not in (torch.float32, torch.float64):
+            continue  # where a QR decomposition is slow, or there is none
+        product = graph.product(p)
+        if product is None or product.inputs.dtype != p.dtype:
+            continue
+        # In multiplications, divided by N: QR and R D_t for each loss, against a
+        # further Dᵀ X for each loss but one.
+        (n, width), out = product.inputs.shape, len(p)
+        if n * (width + count * out) < (count - 1) * width * out:
+            found[p] = product
+    return found
+
+
+def _grad(p: Tensor) -> Tensor:
+    """The `.grad` of a parameter, zeros if there was none; in the layout of the
+    parameter, which optimizers count on."""
+    if p.grad is None:
+        p.grad = torch.zeros_like(p)
+    return p.grad
+
+
+def _add(parameters: list[Tensor], gradients: list[Tensor], weight: float) -> None:
+    if parameters:
+        torch._foreach_add_([_grad(p) for p in parameters], gradients, alpha=weight)
