@@ -1,14 +1,26 @@
 r"""Encoders: one modality's input → `Features`.
 
-Every encoder is called as `encoder(x, lengths=None)` and has an attribute `dim`, the
-width of its tokens. Shapes: B batch, L tokens, D = `dim`. None of them normalises over
-the batch, so that a sample's features never depend on its neighbours.
+Every encoder is called as `encoder(x)`, or as `encoder(x, lengths)` where the batch has
+lengths, and has an attribute `dim`, the width of its tokens. Shapes: B batch, L tokens,
+D = `dim`. None of them normalises over the batch, so that a sample's features never
+depend on its neighbours.
+
+An encoder of your own is a module that returns `Features`:
+
+    class Histogram(nn.Module):
+        dim = 32
+
+        def forward(self, x, lengths=None):
+            return Features.vector(torch.stack([i.histc(32, 0, 1) for i in x]))
+
+and `ModuleEncoder` makes one of any module that returns tensors.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +61,7 @@ class MLPEncoder(nn.Module):
         self.in_dim, self.dim = in_dim, dim
         widths = [in_dim, *hidden]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:]):  # noqa: B905 (neighbours differ in length by one)
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
@@ -91,41 +103,102 @@ class IdentityEncoder(nn.Module):
         return Features.vector(flat)
 
 
+class ModuleEncoder(nn.Module):
+    r"""Any module as an encoder: a backbone from elsewhere, or an `nn.Sequential`.
+
+    Args:
+        module: called as `module(x)`.
+        dim: width D of what it returns.
+
+    Shapes: what the module takes → tokens `[B, 1, D]` where it returns `[B, D]`, tokens
+    `[B, L, D]` where it returns these. With `lengths`, a token for each step of the
+    input `[B, L, ...]` is expected. Steps of padding reach the module as zeros and are
+    not `valid` afterwards; that the module itself keeps them out of other steps, as a
+    layer for each step does and attention does not, is up to you.
+    """
+
+    def __init__(self, module: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.module, self.dim = module, dim
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
+        valid = None if lengths is None else valid_tokens(lengths, x.shape[1])
+        if valid is not None:
+            x = torch.where(row_mask(valid, x), x, 0)
+        z = self.module(x)
+        dims = (2, 3) if valid is None else (3,)
+        if not isinstance(z, Tensor) or z.dim() not in dims or z.shape[-1] != self.dim:
+            shapes = " or ".join(f"[B, {'L, ' * (n - 2)}{self.dim}]" for n in dims)
+            raise ValueError(
+                f"{type(self.module).__name__} should return a tensor {shapes}, got "
+                f"{list(z.shape) if isinstance(z, Tensor) else type(z).__name__}"
+            )
+        return Features.vector(z) if z.dim() == 2 else Features(z, valid)
+
+
 class ConvEncoder(nn.Module):
     r"""A small convolutional network: 3×3 convolutions, each but the first halving the
     resolution.
+
+    A token says what was seen, not where: a mean over tokens, which is what most
+    fusions and heads read, forgets it. That is right where a thing may be anywhere, and
+    it takes images of any size. Where it matters which thing is where, give
+    `positions`: every place l of the last map $h$ then has a linear map of its own, $z_l
+    = L\,W_l h_l + b$, so that the mean over tokens is $\sum_l W_l h_l + b$, one linear
+    layer over the flattened map (LeCun et al., 1998), with $L D^2$ weights.
 
     Args:
         in_channels: channels C of the image.
         dim: width D of the tokens.
         channels: channels of the layers before the last one.
+        positions: `(H, W)` of the images where places are to be told apart; `None`:
+            they are not.
 
-    Shapes: `[B, C, H, W]` → tokens `[B, H'·W', D]`, one for each position of the last
-        feature map.
+    Shapes: `[B, C, H, W]` → tokens `[B, L, D]`, one for each of the L = H'·W' places of
+    the last map, row by row; each layer but the first has halved H and W, rounded up.
     """
 
     def __init__(
-        self, in_channels: int, dim: int, *, channels: Sequence[int] = (16,)
+        self,
+        in_channels: int,
+        dim: int,
+        *,
+        channels: Sequence[int] = (16,),
+        positions: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.in_channels, self.dim = in_channels, dim
+        self.in_channels, self.dim, self.positions = in_channels, dim, positions
         widths = [in_channels, *channels, dim]
         layers: list[nn.Module] = []
-        for i, (a, b) in enumerate(zip(widths, widths[1:])):  # noqa: B905
+        for i, (a, b) in enumerate(pairwise(widths)):
             layers += [
                 nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1),
                 nn.ReLU(),
             ]
         self.layers = nn.Sequential(*layers)
+        self.places = None
+        if positions is not None:
+            halved = 2 ** len(channels)
+            count = math.prod(math.ceil(size / halved) for size in positions)
+            self.places = nn.Linear(count * dim, dim)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Features:
+        height, width = ("H", "W") if self.positions is None else self.positions
         _expect(
             self,
-            x.dim() == 4 and x.shape[1] == self.in_channels,
-            f"[B, {self.in_channels}, H, W]",
+            x.dim() == 4
+            and x.shape[1] == self.in_channels
+            and self.positions in (None, tuple(x.shape[2:])),
+            f"[B, {self.in_channels}, {height}, {width}]",
             x,
         )
-        return Features(self.layers(x).flatten(2).transpose(1, 2))
+        tokens = self.layers(x).flatten(2).transpose(1, 2)  # [B, L, D]
+        if self.places is not None:
+            count = tokens.shape[1]
+            weights = self.places.weight.view(self.dim, count, self.dim)
+            own = torch.einsum("bli,oli->blo", tokens, weights)
+            tokens = count * own + self.places.bias
+        return Features(tokens)
 
 
 def _transformer(dim: int, layers: int, heads: int) -> nn.TransformerEncoder:

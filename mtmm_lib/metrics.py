@@ -170,7 +170,8 @@ def _probabilities(p: ArrayLike, axes: int) -> np.ndarray:
         raise ValueError(
             f"probabilities are non-negative and sum to one; these sum to {p.sum():.6g}"
         )
-    return p / p.sum()
+    normalised: np.ndarray = p / p.sum()
+    return normalised
 
 
 def _least_informative(p: np.ndarray) -> np.ndarray:
@@ -201,7 +202,7 @@ def _least_informative(p: np.ndarray) -> np.ndarray:
     none = np.zeros((len(marginals), len(marginals)))
 
     def barrier(q: np.ndarray, mu: float) -> float:
-        return np.sum(q * np.log(q / (together @ q))) - mu * np.log(q).sum()
+        return float(np.sum(q * np.log(q / (together @ q))) - mu * np.log(q).sum())
 
     for mu in 10.0 ** -np.arange(1, 12):
         for _ in range(50):

@@ -6,16 +6,24 @@ Shapes: B batch, L tokens, D width, M modalities.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
-from typing import Literal
+from numbers import Integral
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Batch, Features, Output, row_mask
-from mtmm_lib.fusion import Fusion, ModalityDropout
+from mtmm_lib.batch import (
+    Batch,
+    Features,
+    Fused,
+    Output,
+    Shared,
+    row_mask,
+    usable,
+)
+from mtmm_lib.fusion import Fusion
 from mtmm_lib.fusion.base import check_presence
 from mtmm_lib.sharing import Sharing
 from mtmm_lib.tasks import Task
@@ -68,6 +76,16 @@ class TaskModel(nn.Module):
                 losses[name] = loss
         return losses
 
+    def task_parameters(self, name: str) -> list[nn.Parameter]:
+        """The parameters of one task alone: its head and its part of the sharing."""
+        raise NotImplementedError
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """All other parameters, which more than one task may use: encoders, fusion, the
+        shared part of the sharing, and the learned weights of decisions."""
+        own = {id(p) for task in self.tasks for p in self.task_parameters(task)}
+        return [p for p in self.parameters() if id(p) not in own]
+
 
 def _given(batch: Batch, name: str) -> Tensor:
     """A modality's input as it is."""
@@ -79,9 +97,9 @@ def _given(batch: Batch, name: str) -> Tensor:
     return batch.inputs[name]
 
 
-def _present(batch: Batch, modalities: Collection[str]) -> dict[str, Tensor]:
+def _present(batch: Batch, modalities: Iterable[str]) -> dict[str, Tensor]:
     """The batch's `present` for these modalities."""
-    return {name: mask for name, mask in batch.present.items() if name in modalities}
+    return {name: batch.present[name] for name in modalities if name in batch.present}
 
 
 def _inputs(batch: Batch, name: str) -> Tensor:
@@ -101,6 +119,72 @@ def _under(stage: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{stage}/{name}": value for name, value in named.items()}
 
 
+_FAILURES = (IndexError, RuntimeError, TypeError, ValueError)
+
+
+def _encode(name: str, encoder: nn.Module, dim: int, batch: Batch) -> Features:
+    """A modality's features; what goes wrong in its encoder names the modality."""
+    x, lengths = _inputs(batch, name), batch.lengths.get(name)
+    kind = type(encoder).__name__
+    try:
+        z = encoder(x) if lengths is None else encoder(x, lengths)
+    except _FAILURES as error:
+        if type(error) not in _FAILURES:
+            raise  # out of memory, and what compilers say to themselves
+        weights = (p.dtype for p in encoder.parameters() if p.is_floating_point())
+        own = next(weights, x.dtype)
+        if x.dtype != own and "type" in str(error):
+            raise TypeError(
+                f"modality {name!r}: the input is {x.dtype}, but the weights of its "
+                f"encoder {kind} are {own}; convert the input, as Batch.from_arrays "
+                f"does, or the model. It said: {error}"
+            ) from error
+        took = "(x)" if lengths is None else "(x, lengths), since the batch has lengths"
+        raise type(error)(
+            f"modality {name!r}: its encoder was called as {kind}{took}, with x "
+            f"{x.dtype} of shape {list(x.shape)}: {error}"
+        ) from error
+    if not isinstance(z, Features):
+        raise TypeError(
+            f"modality {name!r}: an encoder returns Features, but {kind} returned a "
+            f"{type(z).__name__}; return Features.vector(z) for z of shape [B, D], "
+            f"Features(z) for [B, L, D], or wrap it: ModuleEncoder({kind}(…), dim)"
+        )
+    _expect_width(f"modality {name!r}: the encoder {kind}", z.tokens, dim)
+    return z
+
+
+def _expect_width(who: str, tokens: Tensor, dim: int) -> None:
+    if tokens.dim() != 3 or tokens.shape[2] != dim:
+        raise ValueError(
+            f"{who} says dim = {dim}, so its tokens should be [B, L, {dim}], but it "
+            f"returned {list(tokens.shape)}"
+        )
+
+
+def _expect_part(where: str, part: object, kind: type, example: str) -> None:
+    """Refuses what is no object of this kind: its class, most often."""
+    if not isinstance(part, kind):
+        what = f"the class {part.__name__}" if isinstance(part, type) else repr(part)
+        raise TypeError(
+            f"{where}: expected a {kind.__name__} such as {example}, got {what}"
+        )
+
+
+def _width(name: str, encoder: nn.Module) -> int:
+    """How wide an encoder says that its tokens are."""
+    _expect_part(f"modality {name!r}", encoder, nn.Module, "MLPEncoder(5, 16)")
+    dim = getattr(encoder, "dim", None)
+    if not isinstance(dim, Integral):
+        kind = type(encoder).__name__
+        raise ValueError(
+            f"modality {name!r}: an encoder says by its attribute dim, an int, how "
+            f"wide its tokens are, but {kind} has dim = {dim!r}; set it, or wrap the "
+            f"module: ModuleEncoder({kind}(…), dim)"
+        )
+    return int(dim)
+
+
 class Model(TaskModel):
     r"""One composition of mappings.
 
@@ -108,24 +192,34 @@ class Model(TaskModel):
     $h_t = \mathrm{sharing}_t(z)$, $\hat y_t = \mathrm{head}_t(h_t)$.
 
     Args:
-        encoders: modality → encoder; a module with an attribute `dim`.
+        encoders: modality → encoder; a module with an attribute `dim`. Two modalities
+            may have the same one.
         fusion: fusion over the encoders' modalities.
         sharing: sharing over the tasks that read it.
         tasks: the tasks; each adds its head.
 
     Raises:
-        ValueError: when the parts do not fit together.
+        TypeError: for a part that is none, as a class in place of an object.
+        ValueError: when the parts do not fit together, or for a name that is taken.
     """
 
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
-        fusion: Fusion | ModalityDropout,
+        fusion: Fusion,
         sharing: Sharing,
         tasks: Sequence[Task],
     ) -> None:
         super().__init__()
-        widths = {name: encoder.dim for name, encoder in encoders.items()}
+        widths = {
+            usable(name, "modality"): _width(name, encoder)
+            for name, encoder in encoders.items()
+        }
+        for task in tasks:
+            _expect_part("tasks", task, Task, "Regression('age')")
+        names = [task.name for task in tasks]
+        _expect_part("fusion", fusion, Fusion, f"ConcatFusion({widths}, 32)")
+        _expect_part("sharing", sharing, Sharing, f"HardSharing({names}, 32, 32)")
         if widths != dict(fusion.dims):
             raise ValueError(
                 f"the encoders give widths {widths}, but the fusion was built for "
@@ -139,10 +233,16 @@ class Model(TaskModel):
         self.tasks = {task.name: task for task in tasks}
         if not tasks or len(self.tasks) != len(tasks):
             raise ValueError(
-                "a model needs at least one task and no name twice, got "
-                f"{[t.name for t in tasks]}"
+                f"a model needs at least one task and no name twice, got {names}"
             )
-        dims = {**widths, "fused": fusion.dim, "shared": sharing.dim}
+        sources = {"fused": fusion.dim, "shared": sharing.dim}
+        for taken in (sources, self.tasks):
+            if both := sorted(widths.keys() & taken.keys()):
+                raise ValueError(
+                    f"modalities {both} are named like a task, or like what a task may "
+                    f"read ('fused', 'shared'); rename them, as in {both[0] + '_in'!r}"
+                )
+        dims = {**widths, **sources}
         for task in tasks:
             unknown = [source for source in task.reads if source not in dims]
             if unknown:
@@ -176,7 +276,7 @@ class Model(TaskModel):
 
     def forward(self, batch: Batch) -> Output:
         features = {
-            name: encoder(_inputs(batch, name), batch.lengths.get(name))
+            name: _encode(name, encoder, self.fusion.dims[name], batch)
             for name, encoder in self.encoders.items()
         }
         present = _present(batch, features)
@@ -188,7 +288,14 @@ class Model(TaskModel):
         """Everything after the encoders: for those who have the features already, or
         others."""
         fused = self.fusion(features, present)
+        _expect_part("what the fusion returned", fused, Fused, "Fused(Features(z))")
+        kind = type(self.fusion).__name__
+        _expect_width(f"the fusion {kind}", fused.features.tokens, self.fusion.dim)
         shared = self.sharing(fused.features.tokens)
+        _expect_part("what the sharing returned", shared, Shared, "Shared({'age': h})")
+        kind = type(self.sharing).__name__
+        for name, h in shared.features.items():
+            _expect_width(f"task {name!r}: the sharing {kind}", h, self.sharing.dim)
         predictions = {}
         for name, task in self.tasks.items():
             sources = {**features, "fused": fused.features}
@@ -220,21 +327,7 @@ class Model(TaskModel):
             else {},
         )
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """What more than one task may use: encoders, fusion and the shared part of the
-        sharing."""
-        own = {
-            id(p)
-            for task in self.sharing.tasks
-            for p in self.sharing.task_parameters(task)
-        }
-        parts: Iterator[nn.Parameter] = chain.from_iterable(
-            part.parameters() for part in (self.encoders, self.fusion, self.sharing)
-        )
-        return [p for p in parts if id(p) not in own]
-
     def task_parameters(self, name: str) -> list[nn.Parameter]:
-        """The parameters of one task alone: its head and its part of the sharing."""
         if name not in self.tasks:
             raise KeyError(f"unknown task {name!r}; the model has {sorted(self.tasks)}")
         own = self.sharing.task_parameters(name) if name in self.sharing.tasks else []
@@ -277,6 +370,8 @@ class DecisionFusion(TaskModel):
         if not models:
             raise ValueError("DecisionFusion needs at least one model, got none")
         models = dict(sorted(models.items()))
+        for name, model in models.items():
+            _expect_part(f"modality {name!r}", model, Model, "Model(…)")
         self.tasks = next(iter(models.values())).tasks
         for name, model in models.items():
             if set(model.encoders) != {name}:
@@ -289,6 +384,12 @@ class DecisionFusion(TaskModel):
                     f"the models' tasks differ: {sorted(self.tasks)} and "
                     f"{sorted(model.tasks)}"
                 )
+            for task, first in self.tasks.items():
+                if type(model.tasks[task]) is not type(first):
+                    raise ValueError(
+                        f"task {task!r} differs between the models: {first!r}, and in "
+                        f"that for {name!r} {model.tasks[task]!r}"
+                    )
         self.models = nn.ModuleDict(models)
         self.combine = combine
         if combine == "learned":
@@ -299,7 +400,7 @@ class DecisionFusion(TaskModel):
         return sorted(self.models)
 
     def forward(self, batch: Batch) -> Output:
-        check_presence(self.models, _present(batch, self.models))
+        check_presence(self.modalities, _present(batch, self.modalities))
         # Each model sees its modality as present: what it says of zeros is dropped in
         # the combination.
         outputs = [
@@ -324,9 +425,16 @@ class DecisionFusion(TaskModel):
                     else torch.zeros((), device=present.device)
                 )
                 log_weights = torch.where(present, scores, -torch.inf).log_softmax(0)
-            stacked = torch.stack([output.predictions[name] for output in outputs])
-            predictions[name] = task.combine(stacked, present, log_weights)
-        weights, penalties, features = {}, {}, {}
+            each = [output.predictions[name] for output in outputs]
+            if any(x.shape[1:] != each[0].shape[1:] for x in each):
+                raise ValueError(
+                    f"task {name!r}: the models for {self.modalities} predict in "
+                    f"shapes {[list(x.shape) for x in each]}; give each the same task"
+                )
+            predictions[name] = task.combine(torch.stack(each), present, log_weights)
+        weights: dict[str, Tensor] = {}
+        penalties: dict[str, Tensor] = {}
+        features = {}
         if self.combine == "learned":
             weights["decision/weights"] = self.scores.softmax(1)
         for name, output in zip(self.models, outputs, strict=True):
@@ -341,12 +449,6 @@ class DecisionFusion(TaskModel):
             batch=batch,
         )
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """The parameters of all models that more than one task may use."""
-        return [p for model in self.models.values() for p in model.shared_parameters()]
-
     def task_parameters(self, name: str) -> list[nn.Parameter]:
-        """The parameters of one task alone, of all models."""
-        return [
-            p for model in self.models.values() for p in model.task_parameters(name)
-        ]
+        models = [cast(Model, model) for model in self.models.values()]
+        return [p for model in models for p in model.task_parameters(name)]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import permutations
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -284,7 +285,7 @@ class CrossModalFusion(AttentionFusion):
         else:
             terms = torch.stack([f.pooled for f in gathered.values()], 1)  # [B, M, D]
             z = Features.vector(terms.sum(1))
-        return Fused(z, weights if self.maps else {})
+        return Fused(z, {n: w for n, w in weights.items() if w is not None})
 
 
 class BottleneckFusion(AttentionFusion):
@@ -360,7 +361,8 @@ class BottleneckFusion(AttentionFusion):
             versions, found = [], []
             for name, f in sequences.items():
                 both = _end_to_end({"own": f, "shared": Features(shared)})
-                x, weights = blocks[name](both.tokens, valid=both.valid, maps=self.maps)
+                block = cast(nn.ModuleDict, blocks)[name]
+                x, weights = block(both.tokens, valid=both.valid, maps=self.maps)
                 tokens, version = x.split([f.tokens.shape[1], shared.shape[1]], 1)
                 sequences[name] = Features(tokens, f.valid)
                 versions.append(version)

@@ -7,7 +7,8 @@ stacked), D = `dim`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,17 @@ class Fusion(nn.Module):
     #: otherwise they are pooled.
     keeps_tokens = False
 
+    # What a call returns; of a module in general PyTorch says `Any`.
+    __call__: Callable[..., Fused]
+
     def __init__(self, dims: Mapping[str, int], dim: int) -> None:
         super().__init__()
+        if not isinstance(dims, Mapping) or not all(
+            isinstance(width, Integral) for width in dims.values()
+        ):
+            raise TypeError(
+                f"dims says how wide each modality is, as in {{'image': 8}}, got {dims}"
+            )
         if not dims:
             raise ValueError("a fusion needs at least one modality, got none")
         self.dims = {usable(name, "modality"): dims[name] for name in sorted(dims)}
@@ -142,7 +152,7 @@ class IdentityFusion(Fusion):
         return Fused(self.sequences(features, mask)[0])
 
 
-class ModalityDropout(nn.Module):
+class ModalityDropout(Fusion):
     r"""Hides whole modalities in training, so that a model learns to do without
     (Neverova et al., 2016).
 
@@ -156,15 +166,14 @@ class ModalityDropout(nn.Module):
     """
 
     def __init__(self, fusion: Fusion, p: float = 0.3) -> None:
-        super().__init__()
+        if not isinstance(fusion, Fusion):
+            raise TypeError(
+                f"ModalityDropout wraps a fusion that is built, got {fusion!r}"
+            )
+        super().__init__(fusion.dims, fusion.dim)
         if not 0 <= p < 1:
             raise ValueError(f"p is a probability in [0, 1), got {p}")
-        self.fusion, self.p = fusion, p
-        self.dims, self.dim, self.keeps_tokens = (
-            fusion.dims,
-            fusion.dim,
-            fusion.keeps_tokens,
-        )
+        self.fusion, self.p, self.keeps_tokens = fusion, p, fusion.keeps_tokens
 
     def forward(
         self,

@@ -6,7 +6,7 @@ Shapes: B batch, L tokens, D width, T tasks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -29,7 +29,12 @@ def build_trunk(trunk: Trunk | None, in_dim: int, dim: int) -> nn.Sequential:
     Raises:
         TypeError: when the factory returns no `nn.Sequential` of at least one stage.
     """
-    built = (trunk or mlp_trunk)(in_dim, dim)
+    if isinstance(trunk, nn.Module):  # its weights would serve several tasks
+        raise TypeError(
+            "a trunk is a function (in_dim, dim) -> nn.Sequential of stages, which is "
+            f"called as often as fresh ones are needed; got the module {trunk!r}"
+        )
+    built = (mlp_trunk if trunk is None else trunk)(in_dim, dim)
     if not isinstance(built, nn.Sequential) or not len(built):
         raise TypeError(
             "a trunk is a function (in_dim, dim) -> nn.Sequential of stages, got "
@@ -62,8 +67,13 @@ class Sharing(nn.Module):
     #: input.
     one_trunk = False
 
+    # What a call returns; of a module in general PyTorch says `Any`.
+    __call__: Callable[..., Shared]
+
     def __init__(self, tasks: Sequence[str], in_dim: int, dim: int) -> None:
         super().__init__()
+        if isinstance(tasks, str):
+            raise TypeError(f"tasks is a list of names, got {tasks!r}: [{tasks!r}]?")
         # Sorted, so that neither random draws nor a saved state depend on the order in
         # which tasks are named.
         self.tasks = tuple(sorted(usable(task, "task") for task in tasks))
@@ -105,7 +115,13 @@ class HardSharing(Sharing):
         return Shared({task: h for task in self.tasks})
 
 
-NamedTask = TypeVar("NamedTask")
+class Named(Protocol):
+    """Whatever has a name, as a task has."""
+
+    name: str
+
+
+NamedTask = TypeVar("NamedTask", bound=Named)
 BuiltModel = TypeVar("BuiltModel")
 
 

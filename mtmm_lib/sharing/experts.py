@@ -7,6 +7,7 @@ Shapes: B batch, L tokens, D width, T tasks (in alphabetical order), E experts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -118,7 +119,7 @@ class _Extraction(nn.Module):
         the gates."""
         own, rest = self.counts[0], len(read) - 1
         returned = {
-            task: [expert(read[task]) for expert in group]
+            task: [expert(read[task]) for expert in cast(nn.ModuleList, group)]
             for task, group in self.experts.items()
         }
         common = [expert(read_shared) for expert in self.shared_experts]
@@ -205,8 +206,6 @@ class PLE(Sharing):
 
         All that comes earlier enters other tasks through the shared gate.
         """
-        own = [
-            self.levels[-1].experts[name],
-            *(level.gates[name] for level in self.levels[-2:]),
-        ]
+        levels = [cast(_Extraction, level) for level in self.levels[-2:]]
+        own = [levels[-1].experts[name], *(level.gates[name] for level in levels)]
         return [p for part in own for p in part.parameters()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +52,9 @@ class CrossStitch(Sharing):
         super().__init__(tasks, in_dim, dim)
         if not 0 <= own <= 1:
             raise ValueError(f"own is a weight in [0, 1], got {own}")
-        self.trunks = nn.ModuleDict(
-            {task: build_trunk(trunk, in_dim, dim) for task in self.tasks}
-        )
-        count, stages = len(self.tasks), len(self.trunks[self.tasks[0]])
+        trunks = {task: build_trunk(trunk, in_dim, dim) for task in self.tasks}
+        self.trunks = nn.ModuleDict(trunks)
+        count, stages = len(self.tasks), len(trunks[self.tasks[0]])
         start = torch.full((count, count), (1 - own) / max(count - 1, 1))
         start.fill_diagonal_(own if count > 1 else 1.0)
         self.stitches = nn.Parameter(start.repeat(stages, 1, 1))
@@ -138,7 +138,8 @@ class TaskAttention(Sharing):
         )
 
     def forward(self, z: Tensor) -> Shared:
-        p, selected, weights = z, {}, {}
+        p, weights = z, {}
+        selected: dict[str, Tensor] = {}
         for j, stage in enumerate(self.trunk):
             p = stage(p)
             attention = {}
@@ -146,7 +147,7 @@ class TaskAttention(Sharing):
                 read = (
                     torch.cat([p, self.pass_on[j - 1](selected[task])], -1) if j else p
                 )
-                attention[task] = masks[j](read)
+                attention[task] = cast(nn.ModuleList, masks)[j](read)
                 selected[task] = attention[task] * p
             weights[f"attention{j + 1}"] = torch.stack(list(attention.values()), -2)
         return Shared(selected, weights)

@@ -44,7 +44,8 @@ def trace_norm(theta: Tensor) -> Tensor:
     # V, which divides by differences of singular values.
     u, s, vt = torch.linalg.svd(theta.detach().double(), full_matrices=False)
     positive = s > s[:1] * max(theta.shape) * torch.finfo(s.dtype).eps
-    return (theta * ((u * positive) @ vt).to(theta.dtype)).sum()
+    direction: Tensor = ((u * positive) @ vt).to(theta.dtype)
+    return (theta * direction).sum()
 
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {

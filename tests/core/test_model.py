@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from mtmm_lib.batch import Batch
+from mtmm_lib.batch import Batch, Features, Output
 from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
 from mtmm_lib.fusion import (
     ALL,
     ConcatFusion,
     CrossModalFusion,
+    Fusion,
     GatedFusion,
     IdentityFusion,
     ModalityDropout,
@@ -466,6 +467,30 @@ def test_decision_fusion_refuses_what_does_not_fit():
         DecisionFusion({"a": model}, "max")
     with pytest.raises(ValueError, match="at least one model"):
         DecisionFusion({})
+    with pytest.raises(TypeError, match="modality 'a': expected a Model .* class Mod"):
+        DecisionFusion({"a": Model})
+    other = {
+        "other kinds": ([Regression("c"), Regression("r")], "task 'c' differs between"),
+        "other names": ([Regression("r")], "the models' tasks differ"),
+    }
+    for tasks, message in other.values():
+        names = [task.name for task in tasks]
+        b = {"b": MLPEncoder(2, 4)}, SumFusion({"b": 4}, 4), HardSharing(names, 4, 4)
+        with pytest.raises(ValueError, match=message):
+            DecisionFusion({"a": model, "b": Model(*b, tasks)})
+    more = [Classification("c", 4), Regression("r")]
+    b = {"b": MLPEncoder(2, 4)}, SumFusion({"b": 4}, 4), HardSharing(["c", "r"], 4, 4)
+    with pytest.raises(ValueError, match=r"task 'c': .* shapes \[\[6, 3\], \[6, 4\]\]"):
+        DecisionFusion({"a": model, "b": Model(*b, more)})(late_batch())
+
+
+@pytest.mark.parametrize("combine", ["mean", "product", "learned"])
+def test_every_parameter_of_a_decision_is_shared_or_one_tasks_own(combine):
+    model = late(combine)
+    parts = [model.shared_parameters(), *map(model.task_parameters, model.tasks)]
+    ids = [id(p) for part in parts for p in part]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters())
+    assert combine != "learned" or any(p is model.scores for p in parts[0])
 
 
 def test_check_of_a_decision():
@@ -566,3 +591,262 @@ def test_several_late_fusions_at_once(combine):
         alone = model(Batch(next(groups), present=next(groups))).predictions
         for name, prediction in alone.items():
             torch.testing.assert_close(together[name][i], prediction)
+
+
+# What users bring
+
+
+class Own(nn.Module):
+    """An encoder as users write it, with one thing or another left out."""
+
+    def __init__(self, returned, dim=4) -> None:
+        super().__init__()
+        self.layer, self.returned = nn.Linear(3, 4), returned
+        if dim is not None:
+            self.dim = dim
+
+    def forward(self, x):
+        return self.returned(self.layer(x))
+
+
+def of(encoder, fusion=None, sharing=None, task=None, name="a") -> Model:
+    """A model of one modality, with one part of the caller's."""
+    return Model(
+        {name: encoder},
+        SumFusion({name: 4}, 5) if fusion is None else fusion,
+        HardSharing(["y"], 5, 6) if sharing is None else sharing,
+        [Regression("y") if task is None else task],
+    )
+
+
+def vector(z):
+    return Features.vector(z)
+
+
+X = torch.zeros(2, 3)
+
+
+def given(model: Model, x=X, **lengths) -> Output:
+    return model(Batch({"a": x}, lengths=lengths))
+
+
+FAULTS = {
+    "a bare tensor": (
+        lambda: given(of(Own(lambda z: z))),
+        TypeError,
+        r"modality 'a': an encoder returns Features, but Own returned a Tensor; return "
+        r"Features.vector\(z\) for z of shape \[B, D\]",
+    ),
+    "a vector in place of tokens": (
+        lambda: given(of(Own(Features))),
+        ValueError,
+        r"modality 'a': the encoder Own says dim = 4, .* \[B, L, 4\], but it returned "
+        r"\[2, 4\]",
+    ),
+    "a dim that the tokens do not have": (
+        lambda: given(of(Own(vector, dim=5), SumFusion({"a": 5}, 5))),
+        ValueError,
+        r"modality 'a': the encoder Own says dim = 5, .* returned \[2, 1, 4\]",
+    ),
+    "no dim": (
+        lambda: of(Own(vector, dim=None)),
+        ValueError,
+        r"modality 'a': .* attribute dim, an int, .* Own has dim = None; .*"
+        r"ModuleEncoder\(Own\(…\), dim\)",
+    ),
+    "an encoder's class": (
+        lambda: of(MLPEncoder),
+        TypeError,
+        "modality 'a': expected a Module such as .* got the class MLPEncoder",
+    ),
+    "lengths that the encoder does not take": (
+        lambda: given(of(Own(vector)), a=torch.ones(2).long()),
+        TypeError,
+        r"modality 'a': its encoder was called as Own\(x, lengths\), since the batch "
+        "has lengths, .* positional arguments",
+    ),
+    "float64": (
+        lambda: given(of(MLPEncoder(3, 4)), X.double()),
+        TypeError,
+        "modality 'a': the input is torch.float64, but the weights of its encoder "
+        "MLPEncoder are torch.float32; convert the input",
+    ),
+    "integers": (
+        lambda: given(of(Own(vector)), X.long()),
+        TypeError,
+        "modality 'a': the input is torch.int64, .* Own are torch.float32",
+    ),
+    "float64 images": (
+        lambda: given(of(ConvEncoder(1, 4)), torch.zeros(2, 1, 4, 4).double()),
+        TypeError,
+        "modality 'a': the input is torch.float64, .* ConvEncoder are torch.float32",
+    ),
+    "another size": (
+        lambda: given(of(MLPEncoder(2, 4))),
+        ValueError,
+        r"modality 'a': its encoder was called as MLPEncoder\(x\), with x "
+        r"torch.float32 of shape \[2, 3\]: MLPEncoder expected",
+    ),
+    "another size, own encoder": (
+        lambda: given(of(Own(vector)), torch.zeros(2, 7)),
+        RuntimeError,
+        r"modality 'a': .* Own\(x\), with x torch.float32 of shape \[2, 7\]: mat1",
+    ),
+    "ids beyond the vocabulary": (
+        lambda: given(of(SequenceEncoder(3, 4, vocabulary=2)), X.long() + 2),
+        IndexError,
+        r"modality 'a': .* SequenceEncoder\(x\), with x torch.int64 of shape \[2, 3\]",
+    ),
+    "a dot in a modality's name": (
+        lambda: of(Own(vector), fusion=SumFusion({"b": 4}, 5), name="a.b"),
+        ValueError,
+        r"modality 'a.b': a name is a string .* such as 'modality_a_b'",
+    ),
+    "torch's own names, modality": (
+        lambda: of(Own(vector), name="type"),
+        ValueError,
+        "modality 'type': a name is a string",
+    ),
+    "torch's own names, fusion": (
+        lambda: ConcatFusion({"keys": 3}, 4),
+        ValueError,
+        "modality 'keys': a name is a string",
+    ),
+    "torch's own names, sharing": (
+        lambda: HardSharing(["values"], 4, 4),
+        ValueError,
+        "task 'values': a name is a string",
+    ),
+    "a task named like a modality": (
+        lambda: of(Own(vector), name="y"),
+        ValueError,
+        r"modalities \['y'\] are named like a task",
+    ),
+    "a modality named like a stage": (
+        lambda: of(Own(vector), name="shared"),
+        ValueError,
+        r"modalities \['shared'\] are named like .* read \('fused', 'shared'\)",
+    ),
+    "a fusion's class": (
+        lambda: of(Own(vector), fusion=SumFusion),
+        TypeError,
+        r"fusion: expected a Fusion such as ConcatFusion\(\{'a': 4\}, 32\), got the "
+        "class SumFusion",
+    ),
+    "a fusion's class, in dropout": (
+        lambda: ModalityDropout(SumFusion),
+        TypeError,
+        "ModalityDropout wraps a fusion that is built",
+    ),
+    "encoders in place of widths": (
+        lambda: SumFusion({"a": Own(vector)}, 5),
+        TypeError,
+        "dims says how wide each modality is",
+    ),
+    "a fusion for other modalities": (
+        lambda: of(Own(vector), fusion=SumFusion({"b": 4}, 5)),
+        ValueError,
+        r"the encoders give widths \{'a': 4\}, but the fusion was built for \{'b': 4\}",
+    ),
+    "a sharing's class": (
+        lambda: of(Own(vector), sharing=HardSharing),
+        TypeError,
+        r"sharing: expected a Sharing such as HardSharing\(\['y'\], 32, 32\), got the "
+        "class HardSharing",
+    ),
+    "a sharing for other tasks": (
+        lambda: of(Own(vector), sharing=HardSharing(["z"], 5, 6)),
+        ValueError,
+        r"the sharing was built for tasks \['z'\], but \['y'\] read it",
+    ),
+    "one name in place of a list": (
+        lambda: HardSharing("y", 5, 6),
+        TypeError,
+        r"tasks is a list of names, got 'y': \['y'\]\?",
+    ),
+    "a task's name": (
+        lambda: of(Own(vector), task="y"),
+        TypeError,
+        r"tasks: expected a Task such as Regression\('age'\), got 'y'",
+    ),
+    "a trunk that is built": (
+        lambda: HardSharing(["y"], 5, 6, nn.Sequential(nn.Linear(5, 6))),
+        TypeError,
+        r"a trunk is a function \(in_dim, dim\) -> nn.Sequential .* got the module",
+    ),
+    "a trunk of its own width": (
+        lambda: given(
+            of(
+                Own(vector),
+                sharing=HardSharing(
+                    ["y"], 5, 6, lambda i, d: nn.Sequential(nn.Linear(i, 9))
+                ),
+            )
+        ),
+        ValueError,
+        r"task 'y': the sharing HardSharing says dim = 6, .* returned \[2, 1, 9\]",
+    ),
+    "a fusion that returns features": (
+        lambda: given(of(Own(vector), fusion=Bare({"a": 4}, 4), sharing=FOUR)),
+        TypeError,
+        r"what the fusion returned: expected a Fused such as Fused\(Features\(z\)\)",
+    ),
+}
+FOUR = HardSharing(["y"], 4, 6)
+
+
+class Bare(Fusion):
+    def forward(self, features, present=None):
+        return features["a"]
+
+
+def test_the_shortest_encoder_of_ones_own():
+    model = of(Own(vector))
+    torch.testing.assert_close(
+        given(model).features["a"].pooled, model.encoders["a"].layer(X)
+    )
+
+
+def test_two_modalities_may_have_the_same_encoder():
+    left_right, three = MLPEncoder(3, 4), torch.randn(2, 3)
+    model = Model(
+        {"left": left_right, "right": left_right},
+        ConcatFusion({"left": 4, "right": 4}, 5),
+        HardSharing(["y"], 5, 6),
+        [Regression("y")],
+    )
+    batch = Batch({"left": three, "right": -three}, {"y": torch.randn(2)})
+    output = model(batch)
+    for name, sign in (("left", 1), ("right", -1)):
+        torch.testing.assert_close(
+            output.features[name].pooled, left_right(sign * three).pooled
+        )
+    shared = model.shared_parameters()
+    assert len({id(p) for p in shared}) == len(shared)
+    loss = model.losses(output, batch)["y"]
+    weight = left_right.layers[0].weight
+    (both,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    # A sum over both places where the weight is used.
+    step = torch.randn_like(weight)
+    with torch.no_grad():
+        weight += 1e-3 * step
+        up = model.losses(model(batch), batch)["y"]
+        weight -= 2e-3 * step
+        down = model.losses(model(batch), batch)["y"]
+    slope = (up - down).item() / 2e-3
+    assert (both * step).sum().item() == pytest.approx(slope, rel=1e-2, abs=1e-4)
+    again = Model(
+        dict.fromkeys(("left", "right"), MLPEncoder(3, 4)),
+        ConcatFusion({"left": 4, "right": 4}, 5),
+        HardSharing(["y"], 5, 6),
+        [Regression("y")],
+    )
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(batch).predictions["y"], model(batch).predictions["y"])
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_users_bring_is_named_in_a_sentence(name):
+    cause, error, message = FAULTS[name]
+    with pytest.raises(error, match=message):
+        cause()
