@@ -22,7 +22,6 @@ from mtmm_lib.lesson.checking import judge
 
 # TODO: lessons whose exercises are not data yet
 OLD = {
-    "when-gradients-disagree",
     "three-levels-of-fusion",
     "missing-weak-and-dominant-modalities",
     "attention-as-adaptive-weighting",

@@ -1,239 +1,221 @@
-"""Checks of the chapter, When gradients disagree."""
+"""Exercises of the lesson "When gradients disagree"."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtmm_lib.balancing import weightings
-from mtmm_lib.lesson.exercises import Hint, exercise, wrong_lines
+from mtmm_lib.lesson.exercises import function, lines
 
-METHODS = ("MGDA", "CAGrad", "PCGrad", "Nash-MTL", "IMTL-G", "Aligned-MTL")
-WISHES = {
-    "the task that is worst off shall gain as much as possible": "MGDA",
-    "the same, but not far from the mean gradient": "CAGrad",
-    "what works against another gradient is cut off": "PCGrad",
-    "the product of all gains shall be as large as possible": "Nash-MTL",
-    "the projections on all gradients shall be equal": "IMTL-G",
-    "gradients shall be orthogonal and equally long first": "Aligned-MTL",
-}
+lines(
+    "which-weighting",
+    {
+        "the task that is worst off shall gain as much as possible": "MGDA",
+        "the same, but not far from the mean gradient": "CAGrad",
+        "what works against another gradient is cut off": "PCGrad",
+        "the product of all gains shall be as large as possible": "Nash-MTL",
+        "the projections on all gradients shall be equal": "IMTL-G",
+        "gradients shall be orthogonal and equally long first": "Aligned-MTL",
+    },
+    words=("MGDA", "CAGrad", "PCGrad", "Nash-MTL", "IMTL-G", "Aligned-MTL"),
+    mistakes={
+        "Look again at “{line}”. Two methods care for the worst-off. One of them stays "
+        "in a ball.": lambda line, given, right: right in ("MGDA", "CAGrad"),
+        "Look again at “{line}”. A bargain maximises something; equal projections are "
+        "a system of equations.": (
+            lambda line, given, right: right in ("Nash-MTL", "IMTL-G")
+        ),
+        "Look again at “{line}”. One method changes pairs of gradients, another one "
+        "all singular values.": lambda line, given, right: True,
+    },
+)
 
 
-def _gramians(tasks: int, count: int = 12) -> list[np.ndarray]:
+def _gramians(*tasks: int) -> list[tuple[np.ndarray]]:
     """Of random gradients in few dimensions, of different lengths; about half of the
-    pairs conflict."""
-    size = 10 ** (torch.rand(count, tasks, 1, dtype=torch.float64) - 0.5)
-    gradients = size * torch.randn(count, tasks, tasks + 1, dtype=torch.float64)
-    return list((gradients @ gradients.mT).numpy())
+    pairs conflict, but none is turned round entirely."""
+    cases: list[tuple[np.ndarray]] = []
+    while len(cases) < len(tasks):
+        n = tasks[len(cases)]
+        g = torch.randn(n, n + 1).double() * 10 ** (torch.rand(n, 1) - 0.5)
+        if torch.cosine_similarity(g[:, None], g, dim=-1).min() > -0.9:
+            cases.append(((g @ g.T).numpy(),))
+    return cases
 
 
-def _weights(found: object, tasks: int) -> np.ndarray:
-    found = np.asarray(found, np.float64)
-    if found.shape != (tasks,):
-        raise Hint(
-            f"Expected one weight for each task, [{tasks}], got {list(found.shape)}."
-        )
-    return found
-
-
-@exercise("which-weighting")
-def _(answer: dict[str, str]) -> None:
-    wrong = wrong_lines(answer, WISHES, METHODS)
-    if not wrong:
-        return
-    look = f"Look again at “{wrong[0]}”. "
-    if WISHES[wrong[0]] in ("MGDA", "CAGrad"):
-        raise Hint(
-            look + "Two methods care for the worst-off. One of them stays in a ball."
-        )
-    if WISHES[wrong[0]] in ("Nash-MTL", "IMTL-G"):
-        raise Hint(
-            look
-            + (
-                "A bargain maximises something; equal projections are a system of "
-                "equations."
-            )
-        )
-    raise Hint(
-        look
-        + (
-            "One of these two changes pairs of gradients, the other one all singular "
-            "values."
-        )
-    )
-
-
-def _pcgrad(
-    gramian: np.ndarray, originals: bool, always: bool = False, own: bool = False
+def _surgery(
+    G: np.ndarray,
+    *,
+    others: bool = False,
+    always: bool = False,
+    tested: bool = False,
+    own: bool = False,
+    axis: int = 0,
 ) -> np.ndarray:
-    """PCGrad's weights with the mistakes that people make."""
-    size = len(gramian)
-    total, kept = np.zeros(size), np.eye(size)
-    for t in range(size):
-        v = np.eye(size)[t]
-        for s in range(size):
-            along = v @ gramian @ (np.eye(size)[s] if originals else kept[s])
+    """PCGrad with the mistakes that people make: others are what is left of them;
+    gradients that agree are projected, too; always the original gradient is tested;
+    its own length divides; the wrong sum."""
+    each = np.eye(len(G))
+    kept = np.eye(len(G))
+    for t in range(len(G)):
+        for s in range(len(G)):
+            other = (kept if others else each)[s].copy()
+            along = (each if tested else kept)[t] @ G @ other
             if s != t and (along < 0 or always):
-                square = gramian[t, t] if own else kept[s] @ gramian @ kept[s]
-                v = v - along / square * kept[s]
-        if not originals:
-            kept[t] = v
-        total += v
-    return total
+                square = G[t, t] if own else other @ G @ other
+                kept[t] -= along / square * other
+    return kept.sum(axis)
 
 
-@exercise("surgery-from-gramian")
-def _(surgery_weights) -> None:
-    for tasks in (1, 2, 3, 5):
-        for gramian in _gramians(tasks):
-            right = weightings.pcgrad(gramian)
-            got = _weights(surgery_weights(gramian.copy()), tasks)
-            if np.allclose(got, right):
-                continue
-            for mistaken, hint in (
-                (
-                    right / tasks,
-                    "The result is the sum of what is left of the gradients, not "
-                    "their mean.",
-                ),
-                (
-                    _pcgrad(gramian, True, always=True),
-                    "Gradients that agree are left alone: project conflicts only.",
-                ),
-                (
-                    _pcgrad(gramian, False),
-                    "A gradient visits the others as they were, not what is left of "
-                    "them.",
-                ),
-                (
-                    _pcgrad(gramian, True, own=True),
-                    "Divide by the squared length of the gradient that is visited.",
-                ),
-                (
-                    _once(gramian),
-                    "What is left after one visit pays the next one: test and "
-                    "project that.",
-                ),
-            ):
-                if np.allclose(got, mistaken):
-                    raise Hint(hint)
-            raise Hint(
-                "Keep each projected gradient as T numbers v. Its product with g_s "
-                "is v times column s of G; "
-                "if that is negative, subtract it from v[s], divided by G[s, s]."
-            )
+@function(
+    "surgery-from-gramian",
+    inputs=lambda: _gramians(3, 2, 5, 4, 1, 3, 4, 2),
+    differs="Keep each projected gradient as T numbers v. Its product with g_s is v "
+    "times column s of G; if that is negative, subtract it from v[s], divided by "
+    "G[s, s].",
+    mistakes={
+        "The result is the sum of what is left of the gradients, not their mean.": (
+            lambda G: surgery_weights(G) / len(G)
+        ),
+        "Gradients that agree are left alone: project conflicts only.": (
+            lambda G: _surgery(G, always=True)
+        ),
+        "A gradient visits the others as they were, not what is left of them.": (
+            lambda G: _surgery(G, others=True)
+        ),
+        "Divide by the squared length of the gradient that is visited.": (
+            lambda G: _surgery(G, own=True)
+        ),
+        "What is left after one visit pays the next one: test and project that.": (
+            lambda G: _surgery(G, tested=True)
+        ),
+        "The sum is over the gradients that were projected. The weight of g_s adds up "
+        "what each of them has of g_s.": lambda G: _surgery(G, axis=1),
+    },
+)
+def surgery_weights(G: np.ndarray) -> np.ndarray:
+    return weightings.pcgrad(G)
 
 
-def _once(gramian: np.ndarray) -> np.ndarray:
-    """All conflicts are those of the gradients as they were at first."""
-    share = np.minimum(gramian, 0) / np.diag(gramian)  # [t, s]
-    return 1 - share.sum(0)
+def _bargain(G: np.ndarray, sign: int = 1) -> tuple[np.ndarray, float]:
+    """The lengths, and one plus (or minus) the cosine."""
+    n = np.sqrt(np.diag(G))
+    return n, 1 + sign * float(G[0, 1] / n.prod())
 
 
-@exercise("nash-for-two")
-def _(nash_for_two) -> None:
-    for gramian in _gramians(2, 20):
-        n = np.sqrt(np.diag(gramian))
-        cosine = gramian[0, 1] / n.prod()
-        right = 1 / (n * np.sqrt(1 + cosine))
-        got = _weights(nash_for_two(gramian.copy()), 2)
-        if np.allclose(got, right):
-            continue
-        for mistaken, hint in (
-            (
-                right / right.sum(),
-                "The ratio is right. Do not normalise: the equation itself fixes the "
-                "size.",
-            ),
-            (
-                1 / n,
-                "The angle matters, too: what is missing is a factor that both "
-                "weights share.",
-            ),
-            (
-                np.full(2, 1 / np.sqrt(1 + cosine)),
-                "Both weights are equal here. What did their ratio come to?",
-            ),
-            (
-                1 / (n * np.sqrt(1 - cosine)),
-                "In a conflict the weights are large, not small: check a sign.",
-            ),
-            (
-                1 / (n**2 * (1 + cosine)),
-                "That would solve it with w² in the place of w. Take a root.",
-            ),
-        ):
-            if np.allclose(got, mistaken):
-                raise Hint(hint)
-        raise Hint(
-            f"G w = 1/w does not hold: G w is {gramian @ got}, and 1/w is {1 / got}."
-        )
+@function(
+    "nash-for-two",
+    inputs=lambda: _gramians(*[2] * 8),
+    differs="For G = {G} the weight {place} does not solve G w = 1/w.",
+    mistakes={
+        "The ratio is right. Do not normalise: the equation itself fixes the size.": (
+            lambda G: nash_for_two(G) / nash_for_two(G).sum(),
+            lambda G: nash_for_two(G) / np.linalg.norm(nash_for_two(G)),
+        ),
+        "The angle matters, too: what is missing is a factor that both weights "
+        "share.": lambda G: 1 / _bargain(G)[0],
+        "Both weights are equal here. What did their ratio come to?": (
+            lambda G: np.full(2, _bargain(G)[1] ** -0.5)
+        ),
+        "In a conflict the weights are large, not small: check a sign.": (
+            lambda G: 1 / (_bargain(G)[0] * _bargain(G, -1)[1] ** 0.5)
+        ),
+        "That would solve it with w² in the place of w. Take a root.": (
+            lambda G: 1 / (_bargain(G)[0] ** 2 * _bargain(G)[1])
+        ),
+        "That solves the equation as well, but with it both tasks lose. Of the two "
+        "roots take the positive one.": lambda G: -nash_for_two(G),
+        "The weights are exchanged: the longer gradient gets the smaller one.": (
+            lambda G: nash_for_two(G)[::-1].copy()
+        ),
+    },
+)
+def nash_for_two(G: np.ndarray) -> np.ndarray:
+    n, angle = _bargain(G)
+    return 1 / (n * angle**0.5)
 
 
-@exercise("linear-gramian")
-def _(linear_gramian) -> None:
-    for tasks, samples, dim, width in ((2, 4, 3, 5), (3, 6, 2, 2)):
-        x = torch.randn(samples, dim, dtype=torch.float64)
-        slopes = torch.randn(tasks, samples, width, dtype=torch.float64)
-        gradients = (x.T @ slopes).flatten(1)  # [T, D·H]
-        right = gradients @ gradients.T
-        got = torch.as_tensor(linear_gramian(x.clone(), slopes.clone()))
-        if got.shape != right.shape:
-            raise Hint(
-                f"Expected the Gramian [T, T] = {list(right.shape)}, got "
-                f"{list(got.shape)}."
-            )
-        own = x.square().sum(1)  # each sample with itself
-        for mistaken, hint in (
-            (
-                torch.einsum("sih,tih->st", slopes, slopes),
-                "That is the Gramian at the features: the inputs are not in it.",
-            ),
-            (
-                torch.einsum("i,sih,tih->st", own, slopes, slopes),
-                "Each sample is compared with itself alone. At the parameters all "
-                "pairs count.",
-            ),
-            (
-                right / samples,
-                "The slopes hold a mean over samples already, if there is one: add up.",
-            ),
-            (
-                torch.einsum("ij,sih,tjh->st", (x @ x.T).square(), slopes, slopes),
-                "The inner product of two inputs counts once, not squared.",
-            ),
-        ):
-            if torch.allclose(got, mistaken):
-                raise Hint(hint)
-        if not torch.allclose(got, right):
-            raise Hint("Add up (x_i · x_j) (δ_si · δ_tj) over all pairs of samples.")
+def _pairs(x: Tensor, slopes: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Products of slopes over all pairs of samples, each times what `change` makes of
+    the products of their inputs."""
+    return torch.einsum("ij,sih,tjh->st", change(x @ x.T), slopes, slopes)
 
 
-@exercise("own-balancer")
-def _(unit_sum) -> None:
-    for tasks in (2, 4):
-        for gramian in _gramians(tasks, 4):
-            n = np.sqrt(np.diag(gramian))
-            got = _weights(unit_sum(gramian.copy()), tasks)
-            for mistaken, hint in (
-                (1 / n**2, "The diagonal holds squared lengths."),
-                (
-                    (1 / n) / (1 / n).sum(),
-                    "Do not normalise the weights: each gradient shall have length "
-                    "one.",
-                ),
-                (n, "That makes the long ones longer."),
-            ):
-                if np.allclose(got, mistaken):
-                    raise Hint(hint)
-            if not np.allclose(got, 1 / n):
-                raise Hint(
-                    "With these weights the lengths of the gradients are not all one."
-                )
+@function(
+    "linear-gramian",
+    inputs=lambda: [
+        (torch.randn(samples, dim), torch.randn(tasks, samples, width))
+        for tasks, samples, dim, width in ((2, 4, 3, 5), (3, 6, 2, 2), (4, 1, 3, 2))
+    ],
+    differs="Add up (x_i · x_j) (δ_si · δ_tj) over all pairs of samples.",
+    mistakes={
+        "That is the Gramian at the features: the inputs are not in it.": (
+            lambda x, slopes: _pairs(x, slopes, lambda xx: torch.eye(len(xx)))
+        ),
+        "Each sample is compared with itself alone. At the parameters all pairs "
+        "count.": lambda x, slopes: _pairs(x, slopes, lambda xx: xx.diag().diag()),
+        "The slopes hold a mean over samples already, if there is one: add up.": (
+            lambda x, slopes: linear_gramian(x, slopes) / len(x),
+            lambda x, slopes: linear_gramian(x, slopes) / len(x) ** 2,
+        ),
+        "The inner product of two inputs counts once, not squared.": (
+            lambda x, slopes: _pairs(x, slopes, torch.square)
+        ),
+    },
+)
+def linear_gramian(x: Tensor, slopes: Tensor) -> Tensor:
+    gradients = (x.T @ slopes).flatten(1)  # [T, D·H]
+    return gradients @ gradients.T
+
+
+def _one_by_one(unit_sum: Callable[[np.ndarray], Any], G: np.ndarray) -> Any:
+    """The weights as separate numbers, each of which has to be right to some digits."""
+    return tuple(np.asarray(unit_sum(G), np.float64).tolist())
+
+
+def _lengths() -> list[tuple[np.ndarray]]:
+    """Gradients of all lengths, tiny ones too, and of none."""
+    cases = _gramians(2, 4, 3)
+    for sizes in ([2.0, 0.0], [1e-4, 3.0, 0.0], [1e-5, 1e-3]):
+        cases.append((np.diag(np.square(sizes)),))
+    return cases
+
+
+def _careless(G: np.ndarray, weight: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Weights by the lengths; zero for a gradient of zero."""
+    n = np.sqrt(np.diag(G))
     with np.errstate(all="ignore"):
-        got = _weights(unit_sum(np.diag([4.0, 0.0])), 2)
-    if not np.allclose(got, [0.5, 0]):
-        raise Hint(
-            "A zero gradient gets the weight zero; for lengths 2 and 0 the weights "
-            f"are {got}."
-        )
+        return np.where(n > 0, weight(n), 0)
+
+
+@function(
+    "own-balancer",
+    inputs=_lengths,
+    call=_one_by_one,
+    differs="With these weights the lengths of the gradients are not all one: for "
+    "G = {G} the weight {place} is {yours}.",
+    mistakes={
+        "The diagonal holds squared lengths.": (
+            lambda G: _careless(G, lambda n: 1 / n**2)
+        ),
+        "Do not normalise the weights: each gradient shall have length one.": (
+            lambda G: unit_sum(G) / unit_sum(G).sum()
+        ),
+        "That makes the long ones longer.": lambda G: _careless(G, lambda n: n),
+        "A zero gradient gets the weight zero.": (
+            lambda G: np.where(np.diag(G) > 0, unit_sum(G), np.inf),
+            lambda G: np.where(np.diag(G) > 0, unit_sum(G), 1.0),
+        ),
+        "A short gradient is not a zero one: it gets a large weight.": (
+            lambda G: _careless(G, lambda n: np.where(n < 1e-2, 0, 1 / n)),
+            lambda G: _careless(G, lambda n: 1 / (n + 1e-3)),
+        ),
+    },
+)
+def unit_sum(G: np.ndarray) -> np.ndarray:
+    return _careless(G, lambda n: 1 / n)
