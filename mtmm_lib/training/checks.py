@@ -6,17 +6,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator
 from numbers import Integral
+from operator import length_hint
 
 import torch
 
 from mtmm_lib.balancing import Balancer
 from mtmm_lib.batch import Batch
 from mtmm_lib.model import TaskModel
+from mtmm_lib.training.schedules import Schedule
 
 Data = Batch | Iterable[Batch]
 
 
-def check_settings(epochs: int, batch_size: int) -> None:
+def check_settings(epochs: int, batch_size: int, clip: float | None = None) -> None:
     if not (
         isinstance(epochs, Integral)
         and isinstance(batch_size, Integral)
@@ -27,6 +29,8 @@ def check_settings(epochs: int, batch_size: int) -> None:
             "expected whole numbers epochs >= 0 and batch_size >= 1, got "
             f"{epochs!r} and {batch_size!r}"
         )
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is the largest norm of a gradient, > 0, got {clip}")
 
 
 def check_balancer(balancer: Balancer) -> None:
@@ -34,6 +38,15 @@ def check_balancer(balancer: Balancer) -> None:
         raise ValueError(
             "balancer is an object of a class derived from Balancer, such as "
             f"StaticWeights(), got {balancer!r}"
+        )
+
+
+def check_schedule(schedule: Schedule | None, train: Data) -> None:
+    """A schedule needs to know how far training has come within an epoch."""
+    if schedule is not None and not length_hint(train, 0):
+        raise ValueError(
+            f"a schedule needs the number of steps of an epoch, but train, a "
+            f"{type(train).__name__}, has no length; give it a __len__"
         )
 
 
@@ -108,7 +121,9 @@ def check_selection(model: TaskModel, valid: Data) -> None:
         )
 
 
-def batches(model: TaskModel, data: Data, name: str) -> Iterator[Batch]:
+def batches(
+    model: TaskModel, data: Data, name: str, *, targets: bool = True
+) -> Iterator[Batch]:
     """The batches of `data` that have samples, each looked at as it comes, where that
     was not done for all of them at once."""
     if isinstance(data, Batch):
@@ -122,6 +137,6 @@ def batches(model: TaskModel, data: Data, name: str) -> Iterator[Batch]:
                 "needed; give the DataLoader a `collate_fn` that makes them of samples"
             )
         if len(batch):
-            model.check(batch, first)
+            model.check(batch, first, targets=targets)
             yield batch
         first += len(batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -34,22 +34,60 @@ def evaluate(model: TaskModel, data: Data) -> dict[str, float]:
 
     Raises:
         ValueError: for data without samples, or with such as the model cannot take.
+        FloatingPointError: when a prediction for a sample with a label is not finite
+            (named: the task, the sample's index in the data).
     """
     if isinstance(data, Batch):
         model.check(data)
-    device = next(iter(model.parameters()), torch.empty(0)).device
     with modes_kept(model):
-        return measure(model, data, device)[1]
+        return measure(model, data, _device(model))[1]
+
+
+def predict(model: TaskModel, data: Data) -> dict[str, Tensor]:
+    """What a model says of each sample, on the scale that a person reads.
+
+    Args:
+        model: a `Model` or `DecisionFusion`; it predicts where it is.
+        data: a `Batch` with all samples, or an iterable of `Batch`es. Targets are not
+            needed.
+
+    Returns:
+        task → predictions for all samples, in their order, on the CPU: probabilities of
+        classes, numbers in the units of the target, as the task's `readable` says.
+
+    Raises:
+        ValueError: for data without samples, or with such as the model cannot take.
+    """
+    if isinstance(data, Batch):
+        model.check(data, targets=False)
+    found: list[dict[str, Tensor]] = []
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        for batch in chunks(model, data, targets=False):
+            predictions = model(batch.to(_device(model))).predictions
+            found.append(
+                {
+                    name: task.readable(predictions[name]).cpu()
+                    for name, task in model.tasks.items()
+                }
+            )
+    if not found:
+        raise ValueError("the data to predict has no samples")
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def _device(model: TaskModel) -> torch.device:
+    return next(iter(model.parameters()), torch.empty(0)).device
 
 
 def measure(
     model: TaskModel, data: Data, device: torch.device
 ) -> tuple[Losses, dict[str, float]]:
     """Each task's mean loss over its labels (tasks without one left out), and its
-    metric."""
+    metrics."""
     model.eval()
     sums: dict[str, Tensor] = {}
-    counts: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     predictions: list[dict[str, Tensor]] = []
     seen: list[Batch] = []
     with torch.no_grad():
@@ -57,9 +95,9 @@ def measure(
             batch = batch.to(device)
             output = model(batch)
             for name, loss in model.losses(output, batch).items():
-                count = model.tasks[name].weight(batch)
-                sums[name] = sums.get(name, 0) + loss.double() * count
-                counts[name] = counts.get(name, 0) + count
+                weight = model.tasks[name].weight(batch)
+                sums[name] = sums.get(name, 0) + loss.double() * weight
+                weights[name] = weights.get(name, 0) + weight
             predictions.append(output.predictions)
             # Who is present stays; the inputs, by far the largest part, make room for
             # that.
@@ -73,22 +111,37 @@ def measure(
             {name: torch.cat([p[name] for p in predictions]) for name in predictions[0]}
         )
         targets = Batch.cat(seen)
+        for name, task in model.tasks.items():
+            _check_finite(name, merged.predictions[name], task.labelled(targets))
         metrics = {
             name: float(value)
             for task in model.tasks.values()
             for name, value in task.scores(merged, targets).items()
         }
     losses = {
-        name: float(total / counts[name])
+        name: float(total / weights[name])
         for name, total in sums.items()
-        if counts[name] > 0  # a class may have the weight 0
+        if weights[name] > 0  # a class may have the weight 0
     }
     return losses, metrics
 
 
-def chunks(model: TaskModel, data: Data) -> Iterator[Batch]:
+def _check_finite(task: str, prediction: Tensor, labelled: Tensor) -> None:
+    """A metric need not show what is not a number: NaN for every class counts as the
+    first one."""
+    wrong = ~prediction.isfinite().reshape(len(labelled), -1).all(1) & labelled
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise FloatingPointError(
+            f"the prediction of task {task!r} for sample {first} of the data is not "
+            f"finite ({int(wrong.sum())} of {len(wrong)} are not); look for such values "
+            "in its inputs, or in the model's weights"
+        )
+
+
+def chunks(model: TaskModel, data: Data, *, targets: bool = True) -> Iterator[Batch]:
     """Batches of a size that one forward pass takes at once."""
-    for batch in batches(model, data, "data"):
+    for batch in batches(model, data, "data", targets=targets):
         if isinstance(data, Batch):
             yield from (data[at : at + CHUNK] for at in range(0, len(data), CHUNK))
         else:
@@ -105,3 +158,29 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules that training leaves in evaluation mode: those that are in it and
+    belong to a part that has parameters, all of them frozen, and is in it, too.
+
+    A dropout layer has no parameters: alone it is trained with, within a frozen
+    backbone in evaluation mode it draws nothing.
+    """
+    found = []
+    for part in model.modules():
+        parameters = list(part.parameters())
+        if (
+            parameters
+            and not part.training
+            and not any(p.requires_grad for p in parameters)
+        ):
+            found += [module for module in part.modules() if not module.training]
+    return found
+
+
+def train_mode(model: nn.Module, frozen: Sequence[nn.Module]) -> None:
+    """Puts a model into training mode, but for what is frozen."""
+    model.train()
+    for module in frozen:
+        module.training = False

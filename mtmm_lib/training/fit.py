@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Literal
 
 import torch
 
 from mtmm_lib.balancing import Balancer, StaticWeights
+from mtmm_lib.bar import bar
 from mtmm_lib.batch import Batch
 from mtmm_lib.model import TaskModel
 from mtmm_lib.training.checkpoint import Checkpoint
@@ -19,13 +20,16 @@ from mtmm_lib.training.checks import (
     check_data,
     check_labels,
     check_optimizer,
+    check_schedule,
     check_selection,
     check_settings,
 )
 from mtmm_lib.training.evaluation import modes_kept
 from mtmm_lib.training.history import History
+from mtmm_lib.training.hooks import AfterEpoch
 from mtmm_lib.training.place import Place
 from mtmm_lib.training.run import Run
+from mtmm_lib.training.schedules import Rates, Schedule
 from mtmm_lib.training.selection import Select
 
 
@@ -42,11 +46,14 @@ def fit(
     optimizer: torch.optim.Optimizer
     | Callable[..., torch.optim.Optimizer]
     | None = None,
+    schedule: Schedule | None = None,
+    clip: float | None = None,
     device: torch.device | str = "auto",
     precision: Literal["auto", "float32", "bf16"] = "auto",
     compile: bool = False,
     seed: int = 0,
     select: Select | None = None,
+    after_epoch: AfterEpoch | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> History:
@@ -83,6 +90,11 @@ def fit(
             By default AdamW (Loshchilov & Hutter, 2019) in PyTorch's fused form, with
             the decay on all parameters: its steps hardly depend on the overall scale of
             the loss, which differs so much between tasks and balancers.
+        schedule: the part of all steps that lie behind, in [0, 1) → a factor of the
+            learning rate, the same for all groups of the optimizer; `cosine(warmup=0.1)`
+            is one. Afterwards the optimizer has its own rates again.
+        clip: gradients whose norm, over all parameters, is above this are scaled down
+            to it (Pascanu et al., 2013).
         device: `"auto"`: CUDA where there is one, otherwise the CPU.
         precision: `"bf16"` computes forward passes in bfloat16 where that is safe
             (autocast), with weights in float32. `"auto"`: bf16 on CUDA devices that
@@ -95,9 +107,16 @@ def fit(
             them, it returns a number, the lower the better. By default it is the geometric mean of the
             losses, which does not depend on their units; `mean_loss` is the arithmetic
             one.
+        after_epoch: called after each epoch with an `EpochState`, for whatever is to be
+            written down; where it returns something true, as `patience(5)` does when no
+            better epoch has come for five, training stops. With several processes the
+            first one calls it.
         checkpoint: a file that is written after each epoch, never half, and from which
             an interrupted run goes on; the end result is the same bit for bit (on the
-            CPU, for a `train` in memory). A finished run returns at once.
+            CPU, for a `train` in memory; `after_epoch` may be called again for the
+            epoch that was interrupted). A finished or stopped run returns at once, and
+            goes on where `epochs` is larger than before; what depends on the progress,
+            a schedule, say, then counts against the new `epochs` from there on.
         progress: show a bar of the epochs.
 
     Returns:
@@ -114,7 +133,7 @@ def fit(
     Warns:
         UserWarning: when `train` has no label for some task.
     """
-    check_settings(epochs, batch_size)
+    check_settings(epochs, batch_size, clip)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the model has no parameter to train")
@@ -122,64 +141,65 @@ def fit(
     balancer = StaticWeights() if balancer is None else balancer
     check_balancer(balancer)
     home = parameters[0].device
-    with modes_kept(model), place.seeded(), _kept_buffers(compile):
-        try:
-            check_data(model, train, "train")
-            check_labels(model, train)
-            if valid is not None:
-                check_data(model, valid, "valid")
-                check_selection(model, valid)
-            model.to(place.device)
-            train, valid = _at(place, train), _at(place, valid)
-            place.same_everywhere(model)
-            if optimizer is None:
-                optimizer = torch.optim.AdamW(
-                    parameters, lr=lr, weight_decay=weight_decay, fused=True
-                )
-            elif not isinstance(optimizer, torch.optim.Optimizer):
-                optimizer = optimizer(parameters, lr=lr, weight_decay=weight_decay)
-            check_optimizer(model, optimizer)
-            run = Run(
-                model,
-                train,
-                valid,
-                balancer,
-                optimizer,
-                place,
-                epochs,
-                batch_size,
-                seed,
-                select,
-            )
-            balancer.start(model)
-            file = None
-            if checkpoint is not None:
-                settings = {
-                    "epochs": epochs,
-                    "batch_size": batch_size,
-                    "seed": seed,
-                    "compile": compile,
-                }
-                file = Checkpoint(checkpoint, run, settings)
-                file.load()
-            forward = torch.compile(model) if compile else model
-            for _ in _bar(
-                range(len(run.history), epochs), epochs, progress and place.rank == 0
-            ):
-                run.epoch(forward)
-                if file is not None and place.rank == 0:
-                    file.save()
-            run.restore_best()
-        finally:
+    with modes_kept(model), place.seeded(), _kept_buffers(compile), ExitStack() as ends:
+        check_data(model, train, "train")
+        check_labels(model, train)
+        if valid is not None:
+            check_data(model, valid, "valid")
+            check_selection(model, valid)
+        check_schedule(schedule, train)
+
+        @ends.callback
+        def give_back() -> None:
             model.to(home)
             for p in parameters:
                 p.grad = None
+
+        model.to(place.device)
+        place.same_everywhere(model)
+        if optimizer is None:
+            optimizer = torch.optim.AdamW(
+                parameters, lr=lr, weight_decay=weight_decay, fused=True
+            )
+        elif not isinstance(optimizer, torch.optim.Optimizer):
+            optimizer = optimizer(parameters, lr=lr, weight_decay=weight_decay)
+        check_optimizer(model, optimizer)
+        rates = Rates(optimizer, schedule)
+        ends.callback(rates.restore)
+        run = Run(
+            model=model,
+            train=train.to(place.device) if isinstance(train, Batch) else train,
+            valid=valid.to(place.device) if isinstance(valid, Batch) else valid,
+            balancer=balancer,
+            optimizer=optimizer,
+            rates=rates,
+            clip=clip,
+            place=place,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            select=select,
+            compile=compile,
+        )
+        balancer.start(model)
+        file = None if checkpoint is None else Checkpoint(checkpoint, run)
+        if file is not None:
+            file.load()
+        forward = torch.compile(model) if compile else model
+        with bar(
+            total=epochs,
+            initial=len(run.history),
+            desc="epochs",
+            disable=None if progress and place.rank == 0 else True,
+        ) as shown:
+            while len(run.history) < epochs and not run.stopped:
+                run.epoch(forward)
+                run.hear(after_epoch)
+                if file is not None:
+                    file.save()
+                shown.update()
+        run.restore_best()
     return run.history
-
-
-def _at(place: Place, data: Data | None) -> Data | None:
-    """Data in memory moves to the device at once, others batch by batch."""
-    return data.to(place.device) if isinstance(data, Batch) else data
 
 
 def _kept_buffers(compiled: bool) -> AbstractContextManager[None]:
@@ -190,20 +210,5 @@ def _kept_buffers(compiled: bool) -> AbstractContextManager[None]:
         return nullcontext()
     from torch._functorch import config
 
-    return config.patch(donated_buffer=False)
-
-
-def _bar(rounds: range, total: int, show: bool) -> Iterable[int]:
-    if not show:
-        return rounds
-    from tqdm.auto import tqdm
-
-    # `disable=None` hides the bar where the output is a file; it goes away when done.
-    return tqdm(
-        rounds,
-        initial=rounds.start,
-        total=total,
-        desc="epochs",
-        leave=False,
-        disable=None,
-    )
+    kept: AbstractContextManager[None] = config.patch(donated_buffer=False)
+    return kept

@@ -59,4 +59,7 @@ class History:
             }
             for i in range(len(self))
         ]
-        return pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="epoch"))
+        frame: pd.DataFrame = pd.DataFrame(
+            rows, index=pd.RangeIndex(len(rows), name="epoch")
+        )
+        return frame

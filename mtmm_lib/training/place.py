@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import atexit
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mtmm_lib.batch import Batch, Output
 from mtmm_lib.environment import whole_number
+from mtmm_lib.tasks import Task
 from mtmm_lib.training.seeds import derive_seed
+
+Part = TypeVar("Part", Batch, Tensor)
 
 
 def _close_group() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Place:
     """Where the work is done: the device, the precision, and which of several processes
-    this is."""
+    this is, by the environment that `torchrun` sets."""
 
     def __init__(self, device: torch.device | str, precision: str) -> None:
         if precision not in ("auto", "float32", "bf16"):
@@ -34,18 +39,17 @@ class Place:
         self.device = torch.device(device)
         self.rank, self.world = 0, 1
         if whole_number("WORLD_SIZE", 1) > 1:
-            from accelerate import PartialState
-
-            if not torch.distributed.is_initialized():
+            if self.device.type == "cuda":  # each process on a host has its own
+                self.device = torch.device("cuda", whole_number("LOCAL_RANK", 0))
+                torch.cuda.set_device(self.device)
+            if not dist.is_initialized():
+                dist.init_process_group(
+                    "nccl" if self.device.type == "cuda" else "gloo"
+                )
                 # Who opens the group closes it: its threads could abort an interpreter
                 # that ends before them.
                 atexit.register(_close_group)
-            state = PartialState(cpu=self.device.type == "cpu")
-            self.rank, self.world, self.device = (
-                state.process_index,
-                state.num_processes,
-                state.device,
-            )
+            self.rank, self.world = dist.get_rank(), dist.get_world_size()
         cuda = self.device.type == "cuda"
         self.precision = precision
         if precision == "auto":
@@ -53,12 +57,12 @@ class Place:
                 "bf16" if cuda and torch.cuda.is_bf16_supported() else "float32"
             )
 
-    def autocast(self):  # noqa: ANN201
+    def autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
-    def seeded(self):  # noqa: ANN201
+    def seeded(self) -> AbstractContextManager[None]:
         """Within, random numbers may be drawn and seeded; afterwards the state is what
         it was."""
         return torch.random.fork_rng(
@@ -73,7 +77,7 @@ class Place:
             with torch.cuda.device(self.device):
                 torch.cuda.manual_seed(derive_seed(*key))
 
-    def part(self, whole: Batch | Tensor) -> tuple[Batch | Tensor, bool]:
+    def part(self, whole: Part) -> tuple[Part, bool]:
         """This process's part of a batch or of its indices.
 
         Where there is none, the first sample stands in, so that every process runs the
@@ -88,32 +92,33 @@ class Place:
     def same_everywhere(self, model: nn.Module) -> None:
         """Gives every process the first one's weights."""
         if self.world > 1:
-            from accelerate.utils import broadcast
-
             with torch.no_grad():
                 for value in model.state_dict().values():
-                    value.copy_(broadcast(value))
+                    sent = value.contiguous()
+                    dist.broadcast(sent, 0)
+                    value.copy_(sent)
 
     def from_first(self, value: Any) -> Any:
         """The first process's value, on all of them."""
         if self.world > 1:
-            from accelerate.utils import broadcast_object_list
-
-            value = broadcast_object_list([value])[0]
+            sent = [value]
+            dist.broadcast_object_list(sent, 0, device=self.device)
+            value = sent[0]
         return value
 
     def sum(self, value: Tensor) -> Tensor:
-        from accelerate.utils import reduce
-
-        return reduce(value, "sum")
+        """The sum over all processes, on each of them."""
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
 
     def whole(
         self,
-        losses: dict[str, Tensor],
+        losses: Mapping[str, Tensor],
         output: Output,
         batch: Batch,
         own: bool,
-        tasks: dict[str, Any],
+        tasks: Mapping[str, Task],
     ) -> tuple[dict[str, Tensor], Output]:
         r"""Losses and penalties with the whole batch's values and this process's share
         of the gradients.
@@ -121,50 +126,60 @@ class Place:
         With labels of weight $n_r$ here and n overall, the mean over all labels is
         $\ell = \sum_r \frac{n_r}{n}\ell_r$, so this process's share is
         $\frac{n_r}{n}\ell_r$. Penalties are shared out by samples.
+
+        Two processes, say, have a batch with three labels of a task: the first one has
+        one of them and the loss 5, the second one two and the loss 2. The loss of the
+        whole batch is (1 · 5 + 2 · 2) / 3 = 3, and this is what both get to see. The
+        first one differentiates 1/3 of its loss, the second one 2/3, and the gradients'
+        sum is that of the whole batch's loss.
         """
-        # Requires a gradient, so that backward works where this process has no label at
-        # all.
+        # Every process goes through the same terms in the same order, since sums wait
+        # for each other: all tasks, whether they have a label here or not, then the
+        # penalties. The zero of a task without one requires a gradient, so that
+        # backward works where this process has no label at all.
         absent = torch.zeros((), device=self.device, requires_grad=True)
-        terms = [losses.get(name, absent) for name in tasks] + list(
-            output.penalties.values()
+        terms = [losses.get(name, absent) for name in tasks]
+        terms += output.penalties.values()
+        # n_r for each term: labels for a task, samples for a penalty; none in a process
+        # whose only sample stands in for a missing part (`part`).
+        weights = [task.weight(batch) for task in tasks.values()]
+        weights += [torch.tensor(len(batch), device=self.device)] * len(
+            output.penalties
         )
-        counts = [task.weight(batch) for task in tasks.values()]
-        counts += [torch.tensor(len(batch), device=self.device)] * len(output.penalties)
-        count, values = (
-            torch.stack(counts).float() * own,
-            torch.stack([term.detach() for term in terms]),
-        )
-        total, labels = self.sum(torch.stack([values.float() * count, count]))
-        safe = torch.where(labels > 0, labels, 1)
-        part, mean = count / safe, total / safe
-        # One by one: through one stacked tensor, each loss would give the others'
-        # parameters zero gradients.
+        weight = torch.stack(weights).float() * own
+        values = torch.stack([term.detach().float() for term in terms])
+        # One exchange for two sums over the processes: Σ n_r ℓ_r, here 9, and Σ n_r = n,
+        # here 3.
+        total, n = self.sum(torch.stack([values * weight, weight]))
+        n_or_one = torch.where(n > 0, n, 1)
+        part, mean = weight / n_or_one, total / n_or_one
+        # `share` carries the gradient, 1/3 · ℓ_1 with the value 5/3; adding the constant
+        # 3 − 5/3 gives it the value of the whole and changes no gradient. Term by term:
+        # through one stacked tensor, each loss would give the others' parameters zero
+        # gradients.
         shares = [term * part[i] for i, term in enumerate(terms)]
         merged = [share + (mean[i] - share).detach() for i, share in enumerate(shares)]
-        found = {name: merged[i] for i, name in enumerate(tasks) if labels[i] > 0}
+        found = {name: merged[i] for i, name in enumerate(tasks) if n[i] > 0}
         penalties = dict(zip(output.penalties, merged[len(tasks) :], strict=True))
         return found, replace(output, penalties=penalties)
 
-    def sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+    def sum_gradients(self, parameters: list[Tensor]) -> None:
         """Adds up the gradients; a parameter that no process has a gradient for keeps
         none."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        # One exchange for all: the gradients end to end, zero where there is none here,
+        # then for each parameter in how many processes there is one.
+        reached = [p.grad is not None for p in parameters]
         flat = torch.cat(
             [
                 (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
                 for p in parameters
             ]
-            + [
-                torch.tensor(
-                    [p.grad is not None for p in parameters], device=self.device
-                )
-            ]
+            + [torch.tensor(reached, device=self.device)]
         )
-        flat = self.sum(flat)
-        *gradients, reached = flat.split(
+        *gradients, anywhere = self.sum(flat).split_with_sizes(
             [p.numel() for p in parameters] + [len(parameters)]
         )
-        for p, gradient, any_process in zip(
-            parameters, gradients, reached.tolist(), strict=True
+        for p, gradient, reaches in zip(
+            parameters, gradients, anywhere.tolist(), strict=True
         ):
-            p.grad = gradient.view_as(p) if any_process else None
+            p.grad = gradient.view_as(p) if reaches else None

@@ -11,21 +11,26 @@ from operator import length_hint
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtmm_lib.balancing import Balancer
 from mtmm_lib.batch import Batch, Output
 from mtmm_lib.model import TaskModel
 from mtmm_lib.tasks import at_progress
 from mtmm_lib.training.checks import Data, batches, warn_unlabelled
-from mtmm_lib.training.evaluation import measure
+from mtmm_lib.training.evaluation import frozen_modules, measure, train_mode
 from mtmm_lib.training.history import History, Losses, TrainingError
+from mtmm_lib.training.hooks import AfterEpoch, EpochState
 from mtmm_lib.training.place import Place
+from mtmm_lib.training.schedules import Rates
 from mtmm_lib.training.seeds import permutation
 from mtmm_lib.training.selection import Select, score
 
+#: Looking at a loss waits for it, and costs as much as a small layer.
+LOOK_EVERY = 50
 
-@dataclass
+
+@dataclass(kw_only=True)
 class Run:
     """The state of one training run and what it does in an epoch."""
 
@@ -34,23 +39,30 @@ class Run:
     valid: Data | None
     balancer: Balancer
     optimizer: torch.optim.Optimizer
+    rates: Rates
+    clip: float | None
     place: Place
     epochs: int
     batch_size: int
     seed: int
     select: Select | None
+    compile: bool
     history: History = field(default_factory=History)
     best: dict[str, Any] | None = None
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.frozen = frozen_modules(self.model)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.moved = [
+            p for group in self.optimizer.param_groups for p in group["params"]
+        ]
 
     def epoch(self, forward: Callable[[Batch], Output]) -> None:
         """One pass over the data, then validation."""
         start, place, index = time.perf_counter(), self.place, len(self.history)
-        self.model.train()
-        log = _Log(
-            index,
-            sum(self.history.steps),
-            every=1 if place.device.type == "cpu" else 50,
-        )
+        train_mode(self.model, self.frozen)
+        log = _Log(index, sum(self.history.steps))
         steps = length_hint(self.train, 0)  # 0 for an iterable that cannot tell
         if isinstance(self.train, Batch):
             steps = math.ceil(steps / self.batch_size)
@@ -59,8 +71,18 @@ class Run:
             # from here on each process draws for itself: their samples differ
             if i == 0:
                 place.seed(self.seed, index, place.rank)
-            with at_progress((index + (i / steps if steps else 0)) / self.epochs):
-                self._step(forward, batch, own, log)
+            progress = (index + (i / steps if steps else 0)) / self.epochs
+            self.rates.set(progress)
+            try:
+                with at_progress(progress):
+                    self._step(forward, batch, own, log)
+            except Exception as error:
+                log.flush()  # says so if a loss that is not finite is to blame
+                if not isinstance(error, FloatingPointError):
+                    raise
+                raise TrainingError(
+                    f"at step {log.step} (epoch {index}) {error}"
+                ) from error
         if not log.steps:
             raise TrainingError(
                 f"no batch of epoch {index} has a label for any of the tasks "
@@ -75,7 +97,7 @@ class Run:
         self.history.weights.append(log.means(log.weights))
         self.history.steps.append(log.steps)
         if self.valid is not None:
-            self._validate(index)
+            self._validate(index, self.valid)
         self.history.seconds.append(time.perf_counter() - start)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, bool]]:
@@ -86,16 +108,15 @@ class Run:
                 yield part.to(self.place.device), own
             return
         order = permutation(len(self.train), self.seed, epoch).to(self.place.device)
-        for chosen in order.split(self.batch_size):
-            part, own = self.place.part(chosen)
-            yield self.train[part], own
+        for start in range(0, len(order), self.batch_size):
+            indices, own = self.place.part(order[start : start + self.batch_size])
+            yield self.train[indices], own
 
     def _step(
         self, forward: Callable[[Batch], Output], batch: Batch, own: bool, log: _Log
     ) -> None:
-        for group in self.optimizer.param_groups:
-            for p in group["params"]:
-                p.grad = None
+        for p in self.trained:
+            p.grad = None
 
         def compute() -> tuple[dict[str, Tensor], Output]:
             with self.place.autocast():
@@ -109,23 +130,39 @@ class Run:
         if not losses:
             return
         log.add(losses)
-        try:
-            weights = self.balancer.backward(losses, output, self.model)
-        except FloatingPointError as error:
-            log.flush()  # says so if a loss is to blame
-            raise TrainingError(
-                f"at step {log.step} (epoch {log.epoch}) {error}"
-            ) from error
-        log.add_weights(weights)
+        log.add_weights(self.balancer.backward(losses, output, self.model))
         if self.place.world > 1:
-            self.place.sum_gradients(self.optimizer)
+            self.place.sum_gradients(self.moved)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.moved, self.clip)
         self.optimizer.step()
         with torch.no_grad():
             self.balancer.after_step(lambda: compute()[0])
 
-    def _validate(self, epoch: int) -> None:
-        with self.place.autocast():
-            measured = measure(self.model, self.valid, self.place.device)
+    def hear(self, after_epoch: AfterEpoch | None) -> None:
+        """Asks whether training stops here."""
+        if after_epoch is None:
+            return
+        stop = False
+        if self.place.rank == 0:
+            state = EpochState(
+                len(self.history) - 1,
+                self.epochs,
+                self.history,
+                self.model,
+                self.optimizer,
+            )
+            stop = bool(after_epoch(state))
+        self.stopped = self.place.from_first(stop)
+
+    def _validate(self, epoch: int, valid: Data) -> None:
+        try:
+            with self.place.autocast():
+                measured = measure(self.model, valid, self.place.device)
+        except FloatingPointError as error:
+            raise TrainingError(
+                f"in validation after epoch {epoch}: {error}"
+            ) from error
         losses, metrics = self.place.from_first(measured)
         for name, loss in losses.items():
             if not math.isfinite(loss):
@@ -150,13 +187,13 @@ class Run:
 
 
 class _Log:
-    """Losses and weights of an epoch; looks at the numbers `every` so many steps, since
-    looking waits."""
+    """Losses and weights of an epoch. The losses stay tensors for some steps, and are
+    then looked at together."""
 
-    def __init__(self, epoch: int, before: int, every: int) -> None:
-        self.epoch, self.before, self.every = epoch, before, every
+    def __init__(self, epoch: int, before: int) -> None:
+        self.epoch, self.before = epoch, before
         self.steps = 0
-        self.pending: list[tuple[int, tuple[str, ...], Tensor]] = []
+        self.pending: list[tuple[int, str, Tensor]] = []
         self.losses: dict[str, tuple[float, int]] = {}
         self.weights: dict[str, tuple[float, int]] = {}
 
@@ -166,24 +203,28 @@ class _Log:
         return self.before + self.steps
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        self.steps += 1
-        values = torch.stack([loss.detach() for loss in losses.values()])
-        self.pending.append((self.step, tuple(losses), values))
-        if len(self.pending) >= self.every:
+        if len(self.pending) >= LOOK_EVERY * len(losses):
             self.flush()
+        self.steps += 1
+        for name, loss in losses.items():
+            self.pending.append((self.step, name, loss.detach()))
 
     def flush(self) -> None:
-        for step, names, values in self.pending:
-            for name, value in zip(names, values.tolist(), strict=True):
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"the loss of task {name!r} is {value} at step {step} (epoch "
-                        f"{self.epoch}); look for such values in its inputs and "
-                        "targets, or take a smaller learning rate"
-                    )
-                total, count = self.losses.get(name, (0.0, 0))
-                self.losses[name] = total + value, count + 1
+        if not self.pending:
+            return
+        steps, names, losses = zip(*self.pending, strict=True)
         self.pending.clear()
+        for step, name, value in zip(
+            steps, names, torch.stack(losses).tolist(), strict=True
+        ):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss of task {name!r} is {value} at step {step} (epoch "
+                    f"{self.epoch}); look for such values in its inputs and targets, "
+                    "or take a smaller learning rate"
+                )
+            total, count = self.losses.get(name, (0.0, 0))
+            self.losses[name] = total + value, count + 1
 
     def add_weights(self, weights: dict[str, float]) -> None:
         for name, value in weights.items():

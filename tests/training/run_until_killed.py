@@ -4,12 +4,11 @@ import os
 import signal
 import sys
 
-from training_problem import build, samples
+from training_problem import build, everything, samples
 
 from mtmm_lib.training import fit
 
 file, moment = sys.argv[1:3]
-settings = {"epochs": 6, "batch_size": 16, "lr": 0.01, "weight_decay": 0.01, "seed": 3}
 
 
 def wait() -> None:
@@ -47,5 +46,5 @@ fit(
     checkpoint=file,
     progress=False,
     device="cpu",
-    **settings,
+    **everything(),
 )

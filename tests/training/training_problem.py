@@ -3,15 +3,19 @@ here and there."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from mtmm_lib.balancing import GradientBalancer, weightings
 from mtmm_lib.batch import Batch, Shared
 from mtmm_lib.encoders import MLPEncoder
 from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import Classification, Regression, Task
+from mtmm_lib.training import EpochState, cosine, patience
 
 
 class TetheredSharing(HardSharing):
@@ -57,6 +61,31 @@ def samples(n: int = 48, seed: int = 0, *, missing: bool = True) -> Batch:
     return Batch(
         {"image": image, "sound": sound}, {"kind": kind, "size": size}, present
     )
+
+
+def everything() -> dict:
+    """Settings of a run in which all that has a state, or depends on the progress, has
+    its part: momentum in the optimizer and in the balancer, a schedule, clipping, a hook
+    that changes the model's mode and draws random numbers, early stopping."""
+    stop = patience(3)
+
+    def after_epoch(state: EpochState) -> object:
+        state.model.eval()
+        torch.rand(3)
+        return stop(state)
+
+    return {
+        "epochs": 8,
+        "batch_size": 16,
+        "lr": 0.05,
+        "weight_decay": 0.01,
+        "seed": 3,
+        "optimizer": partial(torch.optim.SGD, momentum=0.9),
+        "balancer": GradientBalancer(weightings.equal_norms, momentum=0.5),
+        "schedule": cosine(warmup=0.2),
+        "clip": 0.5,
+        "after_epoch": after_epoch,
+    }
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
