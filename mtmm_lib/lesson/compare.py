@@ -49,8 +49,8 @@ def difference(
         yours: any value. Numbers are compared as numbers, in double precision.
         expected: a number, a tensor, a text, or a list, tuple or dict of such.
         tolerance: for floats, relative to the largest absolute value of the number,
-            tensor or list of numbers (to 0.1, where all of it is zero). Integers and
-            bools have to be exact.
+            tensor or list of numbers, or to 0.1 where that is less. Integers and bools
+            have to be exact.
         place: where the two were found.
     """
     if isinstance(expected, Raised):
@@ -101,7 +101,7 @@ def _numeric(
     exact = not expected.is_floating_point()
     got, expected = got.double(), expected.double()
     size = expected.abs().nan_to_num(0, 0, 0).max().item()
-    limit = 1e-3 if exact else tolerance * (size or 0.1)
+    limit = 1e-3 if exact else tolerance * max(size, 0.1)
     alike = (got == expected) | (got.isnan() & expected.isnan())
     alike |= (got - expected).abs() <= limit
     if alike.all():

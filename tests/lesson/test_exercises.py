@@ -22,7 +22,6 @@ from mtmm_lib.lesson.checking import judge
 
 # TODO: lessons whose exercises are not data yet
 OLD = {
-    "three-levels-of-fusion",
     "missing-weak-and-dominant-modalities",
     "attention-as-adaptive-weighting",
 }
