@@ -143,9 +143,9 @@ class ConvEncoder(nn.Module):
     A token says what was seen, not where: a mean over tokens, which is what most
     fusions and heads read, forgets it. That is right where a thing may be anywhere, and
     it takes images of any size. Where it matters which thing is where, give
-    `positions`: every place l of the last map $h$ then has a linear map of its own, $z_l
-    = L\,W_l h_l + b$, so that the mean over tokens is $\sum_l W_l h_l + b$, one linear
-    layer over the flattened map (LeCun et al., 1998), with $L D^2$ weights.
+    `positions`: every place l of the last map h then has a linear map of its own,
+    $z_l = L\,W_l h_l + b$, so that the mean over tokens is $\sum_l W_l h_l + b$, one
+    linear layer over the flattened map (LeCun et al., 1998), with $L D^2$ weights.
 
     Args:
         in_channels: channels C of the image.

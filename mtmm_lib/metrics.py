@@ -184,41 +184,61 @@ def _least_informative(p: np.ndarray) -> np.ndarray:
     of cells. Steps are relative, $q \leftarrow q\,(1 + s)$, which keeps the equations
     well conditioned when cells differ by many orders of magnitude.
     """
-    # what carries no information that a double could show
-    p = np.where(p < 1e-15, 0, p)
-    with1, with2 = p.sum(1), p.sum(0)  # [X1, Y] and [X2, Y]
+    # The steps, each with its numbers for XOR: y = x1 ⊕ x2, four outcomes of 1/4 each.
+    #
+    # 1. The unknowns: a q for each cell (x1, x2, y) whose marginals allow one. For XOR
+    #    every x1 and every x2 occurs with every y, so all 8 cells take part, also the 4
+    #    in which p is zero.
+    p = np.where(p < 1e-15, 0, p)  # these bits no double could show
+    with1, with2 = p.sum(1), p.sum(0)  # [X1, Y] and [X2, Y]; XOR: 1/4 everywhere
     cells = np.nonzero(with1[:, None] * with2[None])
     x1, x2, y = cells
-    # sources independent given the target
+    # 2. The start has the right marginals and is positive in every cell: the sources
+    #    made independent given the target. XOR: (1/4 · 1/4) / (1/2) = 1/8. There y is a
+    #    coin whatever both sources say, so this is the minimum already, of 0 bits.
     q = (with1[x1, y] * with2[x2, y]) / p.sum((0, 1))[y]
-    # A row for each marginal: which cells it adds up. One of each y, the heaviest,
-    # follows from the others.
-    heaviest = with2.argmax(0)
-    rows1 = x1 * p.shape[2] + y == np.unique(x1 * p.shape[2] + y)[:, None]
-    free = np.unique((x2 * p.shape[2] + y)[x2 != heaviest[y]])
-    marginals = np.concatenate([rows1, x2 * p.shape[2] + y == free[:, None]])
+    # 3. The constraints: a row for each marginal, true for the cells that it adds up.
+    #    Those of (x1, y) and of (x2, y) both add up to p(y), so for each y one row
+    #    follows from the others and is left out, that of the heaviest x2. XOR: 4 + 2
+    #    rows for 8 cells leave 2 directions to move in, one for each y: mass from two
+    #    opposite cells (x1, x2) into the two others.
+    of1, of2 = x1 * p.shape[2] + y, x2 * p.shape[2] + y
+    free = x2 != with2.argmax(0)[y]
+    marginals = np.concatenate(
+        [of1 == np.unique(of1)[:, None], of2 == np.unique(of2[free])[:, None]]
+    )
+    none = np.zeros((len(marginals), len(marginals)))
     pair = x1 * p.shape[1] + x2
     together = (pair[:, None] == pair).astype(float)  # cells of the same x1 and x2
-    none = np.zeros((len(marginals), len(marginals)))
 
+    # 4. What is minimised, f and a barrier that keeps every q positive. XOR, at the
+    #    start: `together @ q` is 2/8 in each cell, f = 8 · 1/8 · log(1/2).
     def barrier(q: np.ndarray, mu: float) -> float:
         return float(np.sum(q * np.log(q / (together @ q))) - mu * np.log(q).sum())
 
+    # 5. For ever lower barriers, Newton's steps from the last minimum to the next one.
     for mu in 10.0 ** -np.arange(1, 12):
         for _ in range(50):
+            # Derivatives after the relative step s, q(1 + s), at s = 0. XOR: every
+            # entry of the gradient is 1/8 · log(1/2) − μ.
             of_pair = together @ q
             gradient = q * np.log(q / of_pair) - mu
             hessian = np.diag(q + mu) - together * q * (q / of_pair)[:, None]
+            # The step solves the quadratic model subject to "no marginal changes",
+            # Σ q s = 0 in each row, with a multiplier for each of them.
             kept = marginals * q
             kept /= kept.max(1, keepdims=True)
             system = np.block([[hessian, kept.T], [kept, none]])
-            step = np.linalg.solve(system, np.concatenate([-gradient, none[:, 0]]))[
-                : len(q)
-            ]
+            solved = np.linalg.solve(system, np.concatenate([-gradient, none[:, 0]]))
+            step = solved[: len(q)]
+            # How much the model hopes to gain, twice. XOR: nothing, since moving mass
+            # between cells of equal gradients changes nothing; so no step is taken.
             decrease = -gradient @ step
             if decrease < 1e-3 * mu:
                 break
-            length = min(1.0, 0.99 / max(-step.min(), 1e-300))  # stay inside
+            # Not beyond 99 % of the way to the first cell that would be empty; and half
+            # as far until a tenth of the hoped-for gain is there.
+            length = min(1.0, 0.99 / max(-step.min(), 1e-300))
             while (
                 barrier(q * (1 + length * step), mu)
                 > barrier(q, mu) - 0.1 * length * decrease

@@ -384,16 +384,29 @@ class BottleneckFusion(AttentionFusion):
 
 def _one_map(maps: list[Tensor], share: Tensor, bottleneck: int) -> Tensor:
     """Maps `[B, H, L_m + K, L_m + K]` by modality → one over all tokens and the
-    bottleneck."""
+    bottleneck.
+
+    For modalities a and b; rows look, columns are looked at:
+
+                 a       b       bottleneck
+    a            from a  0       from a          each modality saw itself and the
+    b            0       from b  from b          bottleneck, nobody else's tokens
+    bottleneck   s_a·a   s_b·b   s_a·a + s_b·b   a mean of its versions, with shares s
+
+    So that every row sums to one, as in the maps themselves.
+    """
     lengths = [weights.shape[-1] - bottleneck for weights in maps]
     size = sum(lengths) + bottleneck
     whole = maps[0].new_zeros(*maps[0].shape[:2], size, size)
+    last = slice(size - bottleneck, size)
     start = 0
     for m, (weights, length) in enumerate(zip(maps, lengths, strict=True)):
-        own, last = slice(start, start + length), slice(size - bottleneck, size)
-        part = share[:, m, None, None, None] * weights[:, :, length:]
+        own = slice(start, start + length)
+        # the rows of the modality's tokens
         whole[:, :, own, own] = weights[:, :, :length, :length]
         whole[:, :, own, last] = weights[:, :, :length, length:]
+        # this version's part of the bottleneck's rows
+        part = share[:, m, None, None, None] * weights[:, :, length:]
         whole[:, :, last, own] = part[..., :length]
         whole[:, :, last, last] += part[..., length:]
         start += length

@@ -1,10 +1,7 @@
-r"""Fusion: one `Features` per modality → one representation of the sample.
+r"""Fusions of pooled features: one vector for each modality → one for the sample.
 
-Every fusion is built as `Fusion(dims, dim)`, with `dims` mapping each modality to its
-width $D_m$, and is called as `fusion(features, present=None) -> Fused`. Keys come in
-any order. `present[m]` is a bool `[B]`; what an absent modality's features hold, NaN
-included, changes neither results nor gradients, and neither does padding. Shapes: B
-batch, M modalities (in alphabetical order wherever they are stacked), D = `dim`.
+Shapes: B batch, M modalities (in alphabetical order wherever they are stacked), D =
+`dim`.
 """
 
 from __future__ import annotations
@@ -385,11 +382,18 @@ class ProductOfExpertsFusion(Fusion):
         )
         means, log_variances = opinions.chunk(2, 2)  # [B, M, D]
         log_precisions = -log_variances
+        # Who is absent knows nothing: precision zero, a logarithm of −∞.
         if mask is not None:
             log_precisions = torch.where(mask.unsqueeze(2), log_precisions, -torch.inf)
-        log_precisions = F.pad(log_precisions, (0, 0, 0, 1))  # the prior's is zero
+        # The prior is one more expert, the last: mean 0, precision 1, whose logarithm
+        # is the zero that pads.
+        log_precisions = F.pad(log_precisions, (0, 0, 0, 1))  # [B, M + 1, D]
+        # Precisions add up: 1/σ² = Σ exp(log-precision). So σ² is minus a logsumexp,
+        # and an expert's share σ²/σ_m² is a softmax: neither divides nor overflows,
+        # however sure somebody is. Two experts of variance 1 beside the prior: three
+        # precisions of 1, shares of 1/3, σ² = 1/3.
         shares = log_precisions.softmax(1)[:, :-1]
-        mean = (shares * means).sum(1)
+        mean = (shares * means).sum(1)  # the prior's share of 0 needs no term
         log_variance = -log_precisions.logsumexp(1)
         return Fused(
             Features.vector(mean),

@@ -117,6 +117,13 @@ class _Extraction(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """What the tasks and the shared experts read → the same for the next level, and
         the gates."""
+        # For tasks a and b, with one expert each (A, B) and one shared (S), the columns
+        # of the gates are A, B, S:
+        #
+        #   a's gate       w_A   0    w_S    reads what task a read
+        #   b's gate       0     w_B  w_S    reads what task b read
+        #   shared gate    w_A   w_B  w_S    reads what the shared experts read; not in
+        #                                    the last level, where no one would use it
         own, rest = self.counts[0], len(read) - 1
         returned = {
             task: [expert(read[task]) for expert in cast(nn.ModuleList, group)]
@@ -129,6 +136,8 @@ class _Extraction(nn.Module):
             # Only over the experts that the task sees: weights of zero would still
             # carry gradients to others.
             features[task] = mix(weights, returned[task] + common)
+            # For the reader of the gates: zeros before and after, where other tasks'
+            # experts stand.
             padded = F.pad(weights[..., :own], (t * own, (rest - t) * own))
             gates.append(torch.cat([padded, weights[..., own:]], -1))
         if self.shared_gate is None:
