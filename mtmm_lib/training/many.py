@@ -20,7 +20,14 @@ from mtmm_lib.training.checks import (
     check_selection,
     check_settings,
 )
-from mtmm_lib.training.evaluation import CHUNK, chunks, evaluate, modes_kept
+from mtmm_lib.training.evaluation import (
+    CHUNK,
+    chunks,
+    evaluate,
+    frozen_modules,
+    modes_kept,
+    train_mode,
+)
 from mtmm_lib.training.history import Losses, TrainingError
 from mtmm_lib.training.seeds import derive_seed, permutation
 from mtmm_lib.training.selection import Select, score
@@ -173,6 +180,7 @@ class _Replicas:
         weight_decay: float,
     ) -> None:
         self.template, self.tasks, self.weights = models[0], models[0].tasks, weights
+        self.frozen = frozen_modules(self.template)
         self.train = _stack(train, "train")
         states = [_state(model) for model in models]
         shapes = [
@@ -258,7 +266,7 @@ class _Replicas:
 
     def step(self, chosen: Tensor) -> Tensor:
         """One step with the samples `chosen` `[R, B]`; returns the losses `[R, T]`."""
-        self.template.train()
+        train_mode(self.template, self.frozen)
         models, size = len(chosen), next(iter(self.train["inputs"].values())).shape[1]
         index = (chosen + size * torch.arange(models).unsqueeze(1)).flatten()
         data = _map(

@@ -12,6 +12,7 @@ import torch
 from run_processes import BALANCERS, runs, uneven
 from training_problem import largest_difference, same
 
+from mtmm_lib.training.place import Place
 from mtmm_lib.training.seeds import permutation
 
 SCRIPT = Path(__file__).with_name("run_processes.py")
@@ -69,3 +70,11 @@ def test_processes_agree_with_each_other_and_with_one(alone, together, name):
             for a, b in zip(many[key], one[key], strict=True):
                 assert a == pytest.approx(b, rel=1e-4)
         assert (many["best_epoch"], many["steps"]) == (one["best_epoch"], one["steps"])
+
+
+def test_no_process_group_is_opened_where_the_environment_names_none(monkeypatch):
+    for value in ("", "1"):
+        monkeypatch.setenv("WORLD_SIZE", value)
+        place = Place("cpu", "auto")
+        assert (place.rank, place.world) == (0, 1)
+    assert not torch.distributed.is_initialized()
