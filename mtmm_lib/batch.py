@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
@@ -281,12 +282,16 @@ class Batch:
     @staticmethod
     def cat(batches: Iterable[Batch]) -> Batch:
         """The samples of several batches, one after another; they need the same
-        modalities and tasks."""
+        modalities and tasks.
+
+        Sequences are padded to the longest, if `lengths` says that they are sequences;
+        so are targets with an entry for each step, as missing.
+        """
         batches = list(batches)
         if not batches:
             raise ValueError("Batch.cat needs at least one batch, got none")
         first = batches[0]
-        for name in ("inputs", "targets", "lengths"):
+        for name in ("inputs", "targets"):
             for other in batches[1:]:
                 if set(getattr(other, name)) != set(getattr(first, name)):
                     raise ValueError(
@@ -294,22 +299,52 @@ class Batch:
                         f"and {sorted(getattr(other, name))}"
                     )
         partly = {key for batch in batches for key in batch.present}
+        padded = {key for batch in batches for key in batch.lengths}
         return Batch(
             inputs={
-                key: torch.cat([b.inputs[key] for b in batches]) for key in first.inputs
+                key: (cat if key in padded else torch.cat)(
+                    [b.inputs[key] for b in batches]
+                )
+                for key in first.inputs
             },
             targets={
-                key: torch.cat([b.targets[key] for b in batches])
-                for key in first.targets
+                key: cat(
+                    [b.targets[key] for b in batches],
+                    torch.nan if value.is_floating_point() else MISSING_CLASS,
+                )
+                for key, value in first.targets.items()
             },
             present={
                 key: torch.cat([b.mask(key) for b in batches]) for key in sorted(partly)
             },
             lengths={
-                key: torch.cat([b.lengths[key] for b in batches])
-                for key in first.lengths
+                key: torch.cat([b._lengths(key) for b in batches])
+                for key in sorted(padded)
             },
         )
+
+    def _lengths(self, modality: str) -> Tensor:
+        value = self.inputs[modality]
+        whole = torch.full((len(value),), value.shape[1], device=value.device)
+        return self.lengths.get(modality, whole)
+
+
+def cat(parts: Sequence[Tensor], fill: float = 0) -> Tensor:
+    """Rows of several tensors, one after another; where these differ in the size of
+    their second axis, the tokens, they are filled up to the longest."""
+    if parts[0].dim() < 2:
+        return torch.cat(list(parts))
+    longest = max(part.shape[1] for part in parts)
+    return torch.cat(
+        [
+            F.pad(
+                part,
+                (0, 0) * (part.dim() - 2) + (0, longest - part.shape[1]),
+                value=fill,
+            )
+            for part in parts
+        ]
+    )
 
 
 def collate(samples: Sequence[Any], *, like: Any = None) -> Batch:

@@ -160,7 +160,7 @@ class OGMGE(StaticWeights):
 
     def _factors(self, output: Output, model: Model) -> dict[str, float]:
         batch, task = output.batch, model.tasks.get(self.task)
-        if not isinstance(task, Classification):
+        if not isinstance(task, Classification) or not task.pooled:
             raise ValueError(
                 f"OGMGE compares by a classification task, but {self.task!r} is "
                 f"{task!r} (the model has {list(model.tasks.values())})"

@@ -1,6 +1,7 @@
 """Tasks: a task is any learning signal. It owns a head, a loss and a metric."""
 
 from mtmm_lib.tasks.base import Task, at_progress, training_progress
+from mtmm_lib.tasks.dense import Segmentation, SequenceTagging
 from mtmm_lib.tasks.supervised import (
     Classification,
     MultiLabel,
@@ -15,6 +16,8 @@ __all__ = [
     "MultiLabel",
     "Ordinal",
     "Regression",
+    "Segmentation",
+    "SequenceTagging",
     "Supervised",
     "Task",
     "UnimodalTask",

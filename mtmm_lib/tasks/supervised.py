@@ -200,12 +200,20 @@ class Classification(Supervised):
         weights = self.class_weights.to(target.device)
         return torch.where(kept, weights[target.clamp(min=0)], 0).sum()
 
+    def logits(self, output: Output, target: Tensor) -> Tensor:
+        """The prediction `[..., classes]`, a row for each entry of the target."""
+        prediction = output.predictions[self.name]
+        self._expect_shape(
+            prediction.shape[:-1] == target.shape, str([*prediction.shape[:-1]]), target
+        )
+        return prediction
+
     def loss(self, output: Output, batch: Batch) -> Tensor:
-        logits = output.predictions[self.name]
-        weights = self.class_weights
+        target, weights = self.target(batch), self.class_weights
+        logits = self.logits(output, target)
         total = F.cross_entropy(
             logits.flatten(0, -2),
-            self.target(batch).flatten(),
+            target.flatten(),
             None if weights is None else weights.to(logits),
             ignore_index=MISSING_CLASS,
             label_smoothing=self.label_smoothing,
@@ -226,7 +234,7 @@ class Classification(Supervised):
     def compared(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
         target = self.target(batch)
         kept = target != MISSING_CLASS
-        return self.readable(output.predictions[self.name][kept].float()), target[kept]
+        return self.readable(self.logits(output, target)[kept].float()), target[kept]
 
     def readable(self, prediction: Tensor) -> Tensor:
         """Probabilities, which sum to one over the classes."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.batch import Batch, Output
+from mtmm_lib.batch import Batch, Output, cat
 from mtmm_lib.model import TaskModel
 from mtmm_lib.training.checks import Data, batches
 from mtmm_lib.training.history import Losses
@@ -73,7 +73,7 @@ def predict(model: TaskModel, data: Data) -> dict[str, Tensor]:
             )
     if not found:
         raise ValueError("the data to predict has no samples")
-    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    return {name: cat([part[name] for part in found]) for name in found[0]}
 
 
 def _device(model: TaskModel) -> torch.device:
@@ -108,7 +108,7 @@ def measure(
         if not seen:
             raise ValueError("the data to evaluate on has no samples")
         merged = Output(
-            {name: torch.cat([p[name] for p in predictions]) for name in predictions[0]}
+            {name: cat([p[name] for p in predictions]) for name in predictions[0]}
         )
         targets = Batch.cat(seen)
         for name, task in model.tasks.items():
