@@ -178,7 +178,7 @@ def add_gradients(
     ]
     terms = [term for term in (*terms, *unweighted) if term.requires_grad]
     if terms:
-        sum(terms[1:], terms[0]).backward()
+        torch.autograd.backward(sum(terms[1:], terms[0]))
 
 
 @dataclass(eq=False)

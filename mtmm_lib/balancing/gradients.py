@@ -13,7 +13,7 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +30,12 @@ from mtmm_lib.balancing.base import (
     divide,
     numbers,
     positive,
+    processes,
     state,
+    sum_over_processes,
     trained,
 )
-from mtmm_lib.balancing.meetings import Level, TaskGradients
+from mtmm_lib.balancing.meetings import Level, TaskGradients, go_around
 from mtmm_lib.balancing.weightings import Weighting
 from mtmm_lib.batch import Output
 from mtmm_lib.model import TaskModel
@@ -151,11 +153,11 @@ class GradientBalancer(Balancer):
         self.means: dict[str, dict[str, Tensor]] = {}
 
     def __repr__(self) -> str:
-        partial = isinstance(self.weighting, functools.partial)
-        name = getattr(
-            self.weighting.func if partial else self.weighting, "__name__", "weighting"
-        )
-        options = self.weighting.keywords if partial else {}
+        function: Any = self.weighting
+        options: dict[str, Any] = {}
+        if isinstance(function, functools.partial):
+            function, options = function.func, function.keywords
+        name = getattr(function, "__name__", "weighting")
         return (
             f"GradientBalancer({name}, {options}, level={self.level!r}, "
             f"log_losses={self.log_losses}, momentum={self.momentum}, seed={self.seed})"
@@ -184,10 +186,12 @@ class GradientBalancer(Balancer):
             balanced = {name: (loss + SMALL).log() for name, loss in balanced.items()}
         together = sum(unweighted[1:], unweighted[0]) if unweighted else None
         if together is not None and (self.level == "parameters" or not balanced):
-            together.backward(retain_graph=bool(balanced))
+            torch.autograd.backward(together, retain_graph=bool(balanced))
             together = None
         if balanced:
-            names = {p: n for n, p in model.named_parameters() if p.requires_grad}
+            names: dict[Tensor, str] = {
+                p: name for name, p in model.named_parameters() if p.requires_grad
+            }
             gradients = TaskGradients(
                 balanced,
                 output.shared,
@@ -197,11 +201,9 @@ class GradientBalancer(Balancer):
             )
             if self.momentum:
                 self._average(gradients, names)
-            weighting = (
-                functools.partial(self.weighting, rng=self.rng)
-                if self._draws
-                else self.weighting
-            )
+            weighting: Callable[..., np.ndarray] = self.weighting
+            if self._draws:
+                weighting = functools.partial(weighting, rng=self.rng)
             found = _balance(gradients, weighting, together)
             weights |= {name: weight / values[name] for name, weight in found.items()}
         return weights
@@ -243,19 +245,33 @@ class GradNorm(Stateful):
         alpha: α ≥ 0; 0 for equal lengths, more to pull back laggards harder.
         lr: learning rate of Adam for the weights, which start at one and are kept
             positive.
-        level: where gradients are measured: `"features"`, where they leave the trunk,
-            or `"parameters"`, all that two or more tasks share, which costs a backward
-            pass for each task. The paper takes some layer of parameters, mostly the
-            last shared one, the gradients of which are those at the features times its
-            input.
+        level: where gradients are measured. The paper takes one layer, mostly the last
+            one that is shared. `"features"`: where they leave what is shared, for
+            hardly more than one backward pass; the gradients of the last shared layer
+            are those times its inputs. `"parameters"`: at all that two or more tasks
+            share, which costs a backward pass for each task. By default at the features
+            of models whose losses all go through one cut, as under hard and soft
+            sharing, and at the parameters of all others: those that share experts or
+            layers beyond the fusion, or where a task reads an encoder. There GradNorm
+            is as slow as a gradient balancer.
+
+    Raises:
+        ValueError: in training, for a level that there is not; at level `"features"`,
+            for tasks whose losses go around the cut (named), and for models without
+            one.
+        FloatingPointError: in training, when a gradient is not finite (named: the
+            task).
     """
 
     alpha: float = 1.5
     lr: float = 0.025
-    level: Level = "features"
+    level: Level | None = None
     weights: dict[str, float] = state()
     first: dict[str, float] = state()
     moments: dict[str, list[float]] = state()
+    #: A loss went around the cut. From then on gradients are measured at the
+    #: parameters, also in batches without a label for it.
+    around: bool = state(bool)
 
     def backward(
         self, losses: dict[str, Tensor], output: Output, model: TaskModel
@@ -266,8 +282,9 @@ class GradNorm(Stateful):
         weights = {}
         if balanced:
             parameters = [p for p in model.parameters() if p.requires_grad]
+            level = self._measured_at(balanced, output.shared, parameters)
             gradients = TaskGradients(
-                balanced, output.shared, self.level, parameters, keep_graph=True
+                balanced, output.shared, level, parameters, keep_graph=True
             )
             lengths = np.sqrt(np.diagonal(gradients.gramian())).tolist()
             weights = self.weigh(
@@ -277,6 +294,22 @@ class GradNorm(Stateful):
             )
         add_gradients(weights, balanced, unweighted)
         return {name: weights.get(name, 1.0) for name in losses}
+
+    def _measured_at(
+        self,
+        losses: Mapping[str, Tensor],
+        z: Tensor | None,
+        parameters: Sequence[Tensor],
+    ) -> Level:
+        if self.level is not None:
+            return self.level
+        if not self.around:
+            found = torch.tensor(float(bool(go_around(losses, z, parameters))))
+            if processes() > 1:  # a task may have labels in some processes only
+                device = next(iter(losses.values())).device
+                found = sum_over_processes(found.to(device))
+            self.around = found.item() > 0
+        return "parameters" if self.around else "features"
 
     def weigh(
         self,

@@ -201,10 +201,8 @@ class TaskGradients:
                 "the model has no cut that all tasks go through, so that there are no "
                 "features to compare gradients at; use level='parameters'"
             )
-        leaves = Graph.of(list(losses.values()), self.z).leaves
-        if parameters is not None:  # what else the losses reach is nobody's parameter
-            leaves = {p: leaves[p] for p in parameters if p in leaves}
-        around = self._around(leaves)
+        leaves = _leaves(losses, self.z, parameters)
+        around = _around(losses, self.z, leaves)
         if around:
             raise ValueError(
                 f"the losses of tasks {around} reach shared parameters around the cut, "
@@ -225,22 +223,6 @@ class TaskGradients:
             ]
         if any(g is not None for g in row) or processes() > 1:
             self.meetings = [Meeting(self.z, row)]
-
-    def _around(self, leaves: Mapping[Tensor, int]) -> list[str]:
-        """The tasks whose losses reach, other than through the cut, what another loss
-        reaches, too.
-
-        Args:
-            leaves: parameter → the set of losses that reach it not through the cut.
-        """
-        assert self.z is not None
-        below = Graph.of([self.z]).leaves if self.z.requires_grad else {}
-        shared = 0
-        for p, reached_by in leaves.items():
-            # A set of one is a power of two; without its highest digit nothing is left.
-            if p in below or reached_by & (reached_by - 1):
-                shared |= reached_by
-        return [name for t, name in enumerate(self.names) if shared >> t & 1]
 
     def gramian(self) -> np.ndarray:
         r"""$G_{st} = g_s^\top g_t$, float64 `[T, T]`.
@@ -331,6 +313,41 @@ class TaskGradients:
             torch.autograd.backward(
                 [root for root, _ in roots], [gradient for _, gradient in roots]
             )
+
+
+def go_around(
+    losses: Mapping[str, Tensor],
+    z: Tensor | None,
+    parameters: Sequence[Tensor] | None = None,
+) -> list[str]:
+    """The tasks whose losses reach, other than through the cut z, what another loss
+    reaches, too; all tasks where there is no cut. Arguments as for `TaskGradients`."""
+    if z is None:
+        return list(losses)
+    return _around(losses, z, _leaves(losses, z, parameters))
+
+
+def _leaves(
+    losses: Mapping[str, Tensor], z: Tensor, parameters: Sequence[Tensor] | None
+) -> dict[Tensor, int]:
+    """Parameter → the set of losses that reach it not through the cut."""
+    leaves = Graph.of(list(losses.values()), z).leaves
+    if parameters is None:
+        return leaves
+    # What else the losses reach is nobody's parameter.
+    return {p: leaves[p] for p in parameters if p in leaves}
+
+
+def _around(
+    losses: Mapping[str, Tensor], z: Tensor, leaves: Mapping[Tensor, int]
+) -> list[str]:
+    below = Graph.of([z]).leaves if z.requires_grad else {}
+    shared = 0
+    for p, reached_by in leaves.items():
+        # A set of one is a power of two; without its highest digit nothing is left.
+        if p in below or reached_by & (reached_by - 1):
+            shared |= reached_by
+    return [name for t, name in enumerate(losses) if shared >> t & 1]
 
 
 def _catch(

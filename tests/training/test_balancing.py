@@ -2,9 +2,26 @@ from __future__ import annotations
 
 import pytest
 import torch
-from training_problem import TetheredSharing, build, samples
+from training_problem import (
+    TetheredSharing,
+    build,
+    largest_difference,
+    same,
+    samples,
+    weights,
+)
 
-from mtmm_lib.balancing import LOSS_BALANCERS, Balancer, StaticWeights
+from mtmm_lib.balancing import (
+    FAMO,
+    LOSS_BALANCERS,
+    Balancer,
+    GradientBalancer,
+    SmoothTchebycheff,
+    StaticWeights,
+    weightings,
+)
+from mtmm_lib.batch import Batch
+from mtmm_lib.tasks import Classification, Regression
 from mtmm_lib.training import fit
 
 
@@ -177,3 +194,108 @@ def test_other_words_are_no_misspelt_hooks():
             pass
 
     assert Mine().backward is not None
+
+
+# --- where a state begins, and whose it is --------------------------------------------
+
+#: All that remember something.
+REMEMBER = {
+    **LOSS_BALANCERS,
+    "an order of visits": lambda: GradientBalancer(weightings.pcgrad),
+    "DB-MTL": lambda: GradientBalancer(
+        weightings.equal_norms, log_losses=True, momentum=0.9
+    ),
+}
+
+
+@pytest.mark.parametrize("make", REMEMBER.values(), ids=REMEMBER)
+def test_each_run_starts_anew(make):
+    tasks = [Classification("kind", 3), Regression("size"), Regression("loud")]
+    data, used, found = samples(40), make(), []
+    data.targets["loud"] = data.inputs["sound"].mean(1)
+    for balancer in (used, used, make()):
+        model = build(tasks=tasks)
+        fit(
+            model,
+            data,
+            epochs=4,
+            batch_size=10,
+            lr=0.02,
+            balancer=balancer,
+            progress=False,
+        )
+        found.append(weights(model))
+    assert same(found[0], found[1]) and same(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("balancer", "kind"),
+    [
+        (StaticWeights({"speed": 1.0}), "weights"),
+        (SmoothTchebycheff({"speed": 1.0}), "weights"),
+        (SmoothTchebycheff(ideal={"speed": 1.0}), "ideals"),
+        (FAMO(minima={"speed": 1.0}), "minima"),
+    ],
+)
+def test_what_is_told_of_unknown_tasks_is_refused_at_the_start(balancer, kind):
+    with pytest.raises(
+        ValueError, match=rf"has {kind} for \['speed'\], but the model's tasks are"
+    ):
+        balancer.start(build())
+
+
+def test_running_means_belong_to_the_names_of_parameters():
+    """An encoder that is thawed, or another that is frozen, takes no other's means."""
+    beta, data, model = 0.5, samples(missing=False), build().double()
+    data = Batch({n: x.double() for n, x in data.inputs.items()}, data.targets)
+    data.targets["size"] = data.targets["size"].double()
+    balancer = GradientBalancer(weightings.mean, momentum=beta)
+    balancer.start(model)
+    image, sound = model.encoders["image"], model.encoders["sound"]
+    running = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for step in range(6):
+        sound.requires_grad_(step >= 2)
+        image.requires_grad_(step < 4)
+        model.zero_grad()
+        output = model(data)
+        balancer.backward(model.losses(output, data), output, model)
+        found = gradients(model)
+        model.zero_grad()
+        losses = model.losses(model(data), data)
+        (sum(losses.values()) / 2).backward()
+        for name, p in model.named_parameters():
+            if name.startswith("heads") or p.grad is None:
+                continue
+            running[name] = beta * running[name] + (1 - beta) * p.grad
+            assert torch.allclose(found[name], running[name], atol=1e-12), (step, name)
+    moved = {name for name, mean in running.items() if mean.abs().max() > 0}
+    assert balancer.means["kind"].keys() == moved
+
+
+def test_a_state_that_was_handed_on_is_a_copy():
+    model, data = build(), samples()
+    one, other = (GradientBalancer(weightings.mean, momentum=0.9) for _ in range(2))
+
+    def step(balancer):
+        output = model(data)
+        balancer.backward(model.losses(output, data), output, model)
+        return {
+            f"{task}, {name}": mean.clone()
+            for task, means in balancer.means.items()
+            for name, mean in means.items()
+        }
+
+    before = step(one)
+    other.load_state_dict(one.state_dict())
+    assert largest_difference(before, step(other)) > 0
+    assert (
+        largest_difference(
+            before,
+            {
+                f"{task}, {name}": mean
+                for task, means in one.means.items()
+                for name, mean in means.items()
+            },
+        )
+        == 0
+    )
