@@ -26,7 +26,6 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from mtmm_lib.lesson import book
 from mtmm_lib.lesson.book import Lesson
 from tools.citations import to_links
 from tools.lesson import filled, source
@@ -174,9 +173,19 @@ def left_over() -> list[Path]:
     return [
         path
         for path in sorted(CHAPTERS.glob("*.ipynb"))
-        if path not in present
-        and (path.stem.partition("-")[2] in book.lessons() or untouched(path))
+        if path not in present and (present_name(path) or untouched(path))
     ]
+
+
+def present_name(path: Path) -> str:
+    """The name that a notebook's lesson has now; empty where it is no lesson's."""
+    slug = path.stem.partition("-")[2]
+    return next((each.name for each in lessons() if each.slug == slug), "")
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether a file has this text, and ends its lines in whichever way."""
+    return path.read_bytes().replace(b"\r\n", b"\n") == text.encode()
 
 
 def stale() -> list[str]:
@@ -189,7 +198,7 @@ def stale() -> list[str]:
     for path, text in wanted().items():
         if not path.exists():
             problems.append(f"{path.relative_to(ROOT)} is missing")
-        elif path.read_text(encoding="utf-8") != text:
+        elif not holds(path, text):
             problems.append(f"{path.relative_to(ROOT)} is out of step with its source")
     return sorted(problems)
 
@@ -210,11 +219,11 @@ def write() -> list[Path]:
         if untouched(path):
             path.unlink()
         else:
-            set_aside(path, book.lesson(path.stem.partition("-")[2]).name)
+            set_aside(path, present_name(path))
     written = []
     for path, text in wanted().items():
         if path.exists():
-            if path.read_text(encoding="utf-8") == text:
+            if holds(path, text):
                 continue
             if path != README and not untouched(path):
                 set_aside(path, path.stem)

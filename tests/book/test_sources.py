@@ -22,23 +22,6 @@ def test_deriving_twice_gives_the_same_bytes():
         assert chapters.derive(lesson) == chapters.derive(lesson)
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A book of two lessons, with its notebooks in a folder of the test's."""
-    few = lessons()[:2]
-    for module, name in (
-        (chapters, "ROOT"),
-        (chapters, "CHAPTERS"),
-        (project, "CHAPTERS"),
-    ):
-        monkeypatch.setattr(module, name, tmp_path)
-    monkeypatch.setattr(chapters, "README", tmp_path / "README.md")
-    monkeypatch.setattr(chapters, "lessons", lambda: few)
-    (tmp_path / "README.md").write_text("<!-- lessons -->\n<!-- /lessons -->\n")
-    chapters.write()
-    return tmp_path
-
-
 def test_stale_and_left_over_notebooks_are_found(folder):
     assert chapters.stale() == []
     first, second = (project.notebook(lesson) for lesson in chapters.lessons())
