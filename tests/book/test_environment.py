@@ -186,9 +186,9 @@ def test_the_readme_shows_code_that_runs(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    # Scores of 0.92 to 0.99 vary with the weights drawn and the processor; chance is a
-    # tenth and a third.
-    assert all(score > 0.8 for score in eval(done.stdout).values())
+    scores = eval(done.stdout)
+    # Chance is a half; the total has a standard deviation of 2.2.
+    assert scores["bright"] > 0.8 and scores["total"] < 1.1
 
 
 def test_versions_agree():
