@@ -147,8 +147,8 @@ def untouched(path: Path) -> bool:
 def table() -> str:
     """The README's table of lessons."""
     rows = [
-        f"| {each.number} | [{each.title}](chapters/{each.name}.ipynb) | {each.card} |\n"
-        for each in lessons()
+        f"| {x.number} | [{x.title}](chapters/{x.name}.ipynb) | {x.card} |\n"
+        for x in lessons()
     ]
     return "| Chapter | | |\n|---|---|---|\n" + "".join(rows)
 

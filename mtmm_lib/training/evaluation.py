@@ -134,7 +134,8 @@ def _check_finite(task: str, prediction: Tensor, labelled: Tensor) -> None:
         first = int(wrong.nonzero()[0])
         raise FloatingPointError(
             f"the prediction of task {task!r} for sample {first} of the data is not "
-            f"finite ({int(wrong.sum())} of {len(wrong)} are not); look for such values "
+            f"finite ({int(wrong.sum())} of {len(wrong)} are not); look for such "
+            "values "
             "in its inputs, or in the model's weights"
         )
 

@@ -91,8 +91,9 @@ def fit(
             the decay on all parameters: its steps hardly depend on the overall scale of
             the loss, which differs so much between tasks and balancers.
         schedule: the part of all steps that lie behind, in [0, 1) → a factor of the
-            learning rate, the same for all groups of the optimizer; `cosine(warmup=0.1)`
-            is one. Afterwards the optimizer has its own rates again.
+            learning rate, the same for all groups of the optimizer;
+            `cosine(warmup=0.1)` is one. Afterwards the optimizer has its own rates
+            again.
         clip: gradients whose norm, over all parameters, is above this are scaled down
             to it (Pascanu et al., 2013).
         device: `"auto"`: CUDA where there is one, otherwise the CPU.
@@ -104,9 +105,9 @@ def fit(
             dropout say.
         select: says which epoch is best: called with the validation losses of the
             supervised tasks that have labels, and all metrics as `evaluate` returns
-            them, it returns a number, the lower the better. By default it is the geometric mean of the
-            losses, which does not depend on their units; `mean_loss` is the arithmetic
-            one.
+            them, it returns a number, the lower the better. By default it is the
+            geometric mean of the losses, which does not depend on their units;
+            `mean_loss` is the arithmetic one.
         after_epoch: called after each epoch with an `EpochState`, for whatever is to be
             written down; where it returns something true, as `patience(5)` does when no
             better epoch has come for five, training stops. With several processes the

@@ -148,15 +148,15 @@ class Place:
         )
         weight = torch.stack(weights).float() * own
         values = torch.stack([term.detach().float() for term in terms])
-        # One exchange for two sums over the processes: Σ n_r ℓ_r, here 9, and Σ n_r = n,
-        # here 3.
+        # One exchange for two sums over the processes: Σ n_r ℓ_r, here 9, and Σ n_r =
+        # n, here 3.
         total, n = self.sum(torch.stack([values * weight, weight]))
         n_or_one = torch.where(n > 0, n, 1)
         part, mean = weight / n_or_one, total / n_or_one
-        # `share` carries the gradient, 1/3 · ℓ_1 with the value 5/3; adding the constant
-        # 3 − 5/3 gives it the value of the whole and changes no gradient. Term by term:
-        # through one stacked tensor, each loss would give the others' parameters zero
-        # gradients.
+        # `share` carries the gradient, 1/3 · ℓ_1 with the value 5/3; adding the
+        # constant 3 − 5/3 gives it the value of the whole and changes no gradient. Term
+        # by term: through one stacked tensor, each loss would give the others'
+        # parameters zero gradients.
         shares = [term * part[i] for i, term in enumerate(terms)]
         merged = [share + (mean[i] - share).detach() for i, share in enumerate(shares)]
         found = {name: merged[i] for i, name in enumerate(tasks) if n[i] > 0}

@@ -65,8 +65,8 @@ def samples(n: int = 48, seed: int = 0, *, missing: bool = True) -> Batch:
 
 def everything() -> dict:
     """Settings of a run in which all that has a state, or depends on the progress, has
-    its part: momentum in the optimizer and in the balancer, a schedule, clipping, a hook
-    that changes the model's mode and draws random numbers, early stopping."""
+    its part: momentum in the optimizer and in the balancer, a schedule, clipping, a
+    hook that changes the model's mode and draws random numbers, early stopping."""
     stop = patience(3)
 
     def after_epoch(state: EpochState) -> object:
