@@ -122,9 +122,7 @@ To add an exercise to a lesson:
    proves that the stub does not pass; that the solution does, in float32, float64,
    numpy, lists and plain numbers, and when it changes its arguments; that every
    argument matters: an answer that uses the first value it saw of any argument must
-   fail; that each mistake gets its own hint. A mistake that only makes sense as code
-   that a reader types goes into `tests/lesson/mistakes/`, as text, by the hint's
-   template.
+   fail; that each mistake gets its own hint and no other.
 
 Pitfalls: a mistake that is right on all inputs (draw an input where it is not); two
 mistakes that agree on all inputs; an argument of which the answer does not depend on
@@ -504,24 +502,3 @@ def whole(low: int, high: int) -> int:
 def real(low: float, high: float) -> float:
     """A random number between two, rounded so that a hint can show all of it."""
     return round(low + (high - low) * float(torch.rand(())), 3)
-
-
-def keeps_lines(answer: dict[str, Any], right: dict[str, Any]) -> None:
-    """For a question with several lines to complete: a hint where lines were lost,
-    added or reworded."""
-    if set(answer) != set(right):
-        raise Hint(OTHER_LINES, lines=len(right))
-
-
-def wrong_lines(
-    answer: dict[str, str], right: dict[str, str], words: Sequence[str]
-) -> list[str]:
-    """The lines that are not answered by the right one of some words; a hint where it
-    is none of them."""
-    keeps_lines(answer, right)
-    unknown = sorted({str(value) for value in answer.values()} - set(words))
-    if unknown:
-        raise Hint(
-            f"{unknown[0]!r} is not one of the answers, which are {', '.join(words)}."
-        )
-    return [line for line, word in right.items() if answer[line] != word]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial, wraps
 from typing import Any
@@ -34,17 +34,9 @@ CLOTHES: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-def problems(source: str, typed: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """What is wrong with the exercises of one lesson, each problem in a sentence.
-
-    Args:
-        source: the lesson's.
-        typed: for each exercise, mistakes as code by a part of the hint of each.
-    """
-    found = Source(source).exercises
-    for id in set(typed) - set(found):
-        yield f"{id}: mistakes are listed, but the lesson has no such exercise"
-    for id, exercise in found.items():
+def problems(source: str) -> Iterator[str]:
+    """What is wrong with the exercises of one lesson, each problem in a sentence."""
+    for id, exercise in Source(source).exercises.items():
         if len(exercise.titles) != 1:
             yield f"{id}: it needs one {{exercise}} with this label"
         elif len(exercise.stubs) != 1:
@@ -55,13 +47,13 @@ def problems(source: str, typed: Mapping[str, Mapping[str, str]]) -> Iterator[st
             yield f"{id}: it needs one {{solution}} with a ```python block"
         elif not exercise.folded:
             yield f"{id}: the solution needs :class: dropdown"
-        elif not (known()[id].mistakes or typed.get(id)):
+        elif not known()[id].mistakes:
             yield f"{id}: no typical mistakes are listed"
         else:
-            yield from _judged(exercise, typed.get(id, {}))
+            yield from _judged(exercise)
 
 
-def _judged(exercise: Exercise, typed: Mapping[str, str]) -> Iterator[str]:
+def _judged(exercise: Exercise) -> Iterator[str]:
     id, solution = exercise.id, exercise.solutions[0]
     if judge(id, answer(exercise)).passed:
         yield f"{id}: the stub passes"
@@ -75,17 +67,6 @@ def _judged(exercise: Exercise, typed: Mapping[str, str]) -> Iterator[str]:
                 yield f"{id}: the mistake {hint!r} passes"
             elif made.template != hint:
                 yield f"{id}: the mistake {hint!r} gets another hint: {made.hint}"
-    hints: dict[str, str] = {}
-    for part, code in typed.items():
-        made = judge(id, answer(exercise, code))
-        if made.passed:
-            yield f"{id}: the mistake {part!r} passes"
-        elif part not in made.hint:
-            yield f"{id}: the mistake {part!r} gets another hint: {made.hint}"
-        elif made.hint in hints:
-            both = f"{hints[made.hint]!r} and {part!r}"
-            yield f"{id}: the mistakes {both} get the same hint"
-        hints[made.hint] = part
 
 
 def arguments_that_do_not_matter(source: str) -> Iterator[str]:

@@ -4,10 +4,8 @@ argument matters; each typical mistake gets its own hint."""
 import ast
 import inspect
 import re
-import runpy
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,12 +18,7 @@ from exercise_rules import (
 from mtmm_lib.lesson import book, check, checking, exercises
 from mtmm_lib.lesson.checking import judge
 
-# TODO: lessons whose exercises are not data yet
-OLD = {
-    "attention-as-adaptive-weighting",
-}
 LESSONS = pytest.mark.parametrize("slug", book.lessons())
-NEW = pytest.mark.parametrize("slug", [s for s in book.lessons() if s not in OLD])
 
 
 def source(slug: str) -> str:
@@ -34,22 +27,20 @@ def source(slug: str) -> str:
 
 @LESSONS
 def test_stub_solution_and_mistakes_of(slug: str) -> None:
-    listed = Path(__file__).parent / "mistakes" / f"{slug.replace('-', '_')}.py"
-    typed = runpy.run_path(str(listed))["MISTAKES"] if listed.exists() else {}
-    assert list(problems(source(slug), typed)) == []
+    assert list(problems(source(slug))) == []
 
 
-@NEW
+@LESSONS
 def test_every_argument_matters_in(slug: str) -> None:
     assert list(arguments_that_do_not_matter(source(slug))) == []
 
 
-@NEW
+@LESSONS
 def test_right_answers_pass_in_any_clothing_in(slug: str) -> None:
     assert list(clothes_that_do_not_pass(source(slug))) == []
 
 
-@NEW
+@LESSONS
 def test_every_hint_is_one_text_with_fields(slug: str) -> None:
     """A text that is put together cannot be translated."""
     path = book.lesson(slug).folder / "exercises.py"
@@ -103,7 +94,6 @@ def four(x, more):
 ```
 ````
 """
-TYPED = {"planted": {"`return x.fuor()`": "def four(x, more):\n    return x.fuor()"}}
 SQUARE = "That is the square."
 
 
@@ -128,7 +118,7 @@ def planted(empty):
 
 
 def test_a_whole_exercise_has_no_problem(planted) -> None:
-    assert list(problems(PLANTED, TYPED)) == []
+    assert list(problems(PLANTED)) == []
     assert list(arguments_that_do_not_matter(PLANTED)) == []
     assert list(clothes_that_do_not_pass(PLANTED)) == []
 
@@ -167,39 +157,28 @@ def test_a_whole_exercise_has_no_problem(planted) -> None:
 def test_a_broken_exercise_is_found(planted, old: str, new: str, problem: str) -> None:
     text = PLANTED.replace(old, new)
     assert text != PLANTED
-    assert any(problem in found for found in problems(text, {}))
+    assert any(problem in found for found in problems(text))
 
 
 @pytest.mark.parametrize(
-    ("mistakes", "typed", "problem"),
+    ("mistakes", "problem"),
     [
-        ({}, {}, "no typical mistakes"),
-        ({"Right.": lambda x, more: 4 * x + more}, {}, "'Right.' passes"),
+        ({}, "no typical mistakes"),
+        ({"Right.": lambda x, more: 4 * x + more}, "'Right.' passes"),
         (
             {SQUARE: lambda x, more: x**2, "Same.": lambda x, more: x**2},
-            {},
             f"'Same.' gets another hint: {SQUARE}",
         ),
+        ({SQUARE: ()}, f"nothing gets the hint '{SQUARE}'"),
         (
-            {"Only where x is long.": lambda x, more: 4 * x if len(x) > 5 else 5 * x},
-            {"other": "def four(x, more):\n    return 5 * x"},
-            "'other' gets another hint: Only where x is long.",
-        ),
-        ({}, {"a": "def four(x, more):\n    return 4 * x + more"}, "passes"),
-        (
-            {},
-            dict.fromkeys(
-                ("but yours is", "it"), "def four(x, more):\n    return torch.tensor(1)"
-            ),
-            "gets another hint",
+            {SQUARE: (lambda x, more: x**2, lambda x, more: 4 * x + more)},
+            f"'{SQUARE}' passes",
         ),
     ],
 )
-def test_broken_mistakes_are_found(empty, mistakes, typed, problem: str) -> None:
+def test_broken_mistakes_are_found(empty, mistakes, problem: str) -> None:
     plant(inputs, mistakes)
-    found = list(problems(PLANTED, {"planted": typed}))
-    assert any(problem in each for each in found), found
-    assert any("no such exercise" in each for each in problems("", {"planted": typed}))
+    assert any(problem in each for each in problems(PLANTED))
 
 
 def test_an_argument_that_does_not_matter_is_found(empty) -> None:
