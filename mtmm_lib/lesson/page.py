@@ -103,8 +103,7 @@ def show(
     plain text where there is neither. The text in `html` is escaped already."""
     from IPython.display import display
 
-    shown = _Shown(wrap(html, classes), plain, record, png)
-    display(shown)  # type: ignore[no-untyped-call]
+    display(_Shown(wrap(html, classes), plain, record, png))
 
 
 def box(
