@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
+from mtmm_lib.lesson import book
 from tools import chapters, project
 from tools.project import CHAPTERS, ROOT, lessons, repository, tracked
 
@@ -97,3 +99,25 @@ def test_every_recipe_is_in_the_table():
     ]
     assert set(made) <= set(files)
     assert "chapters/*.ipynb" in files and "constraints.txt" in files
+
+
+def test_a_source_saved_in_jupyterlab_keeps_what_it_says_about_its_lesson(tmp_path):
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+    from jupytext.sync_contentsmanager import (
+        build_sync_jupytext_contents_manager_class,
+    )
+
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(book.FOLDER, tmp_path / "src")
+    manager = build_sync_jupytext_contents_manager_class(LargeFileManager)()
+    manager.root_dir = str(tmp_path)
+    for lesson in lessons():
+        name = f"src/{lesson.slug}/lesson.md"
+        before = (tmp_path / name).read_text(encoding="utf-8")
+        manager.save(manager.get(name, type="notebook"), name)
+        after = (tmp_path / name).read_text(encoding="utf-8")
+        assert after != before, "it has been written"
+        for text in (before, after):
+            head = yaml.safe_load(text.split("---\n")[1])
+            assert head["lesson"]["title"] == lesson.title
+        assert after.split("\n---\n", 1)[1] == before.split("\n---\n", 1)[1]
