@@ -134,6 +134,7 @@ class _Patches(nn.Module):
                 f"a grid of {rows} × {columns} needs {rows * columns} tokens, got "
                 f"{x.shape[1]}"
             )
-        y: Tensor = self.each(x).unflatten(2, (height // rows, width // columns, -1))
-        y = y.unflatten(1, (rows, columns)).transpose(2, 3)  # [B, h, H/h, w, W/w, C]
-        return y.flatten(3, 4).flatten(1, 2)
+        patch = height // rows, width // columns
+        y: Tensor = self.each(x)
+        y = y.reshape(len(x), rows, columns, *patch, -1).transpose(2, 3)
+        return y.reshape(len(x), height, width, -1)  # from [B, h, H/h, w, W/w, C]

@@ -34,11 +34,11 @@ def tagger(*tasks) -> Model:
 
 
 def sentences(size: int) -> list:
-    """Each word's tag says whether the word before it was the same."""
+    """Each word has a tag by what it is; that of the first is missing."""
     found = []
     for _ in range(size):
         words = torch.randint(0, 5, (int(torch.randint(2, 7, ())),))
-        tags = torch.cat([torch.tensor([-1]), (words[1:] == words[:-1]).long()])
+        tags = torch.cat([torch.tensor([-1]), (words[1:] < 2).long()])
         found.append(({"text": words}, {"tag": tags, "first": words[0]}))
     return found
 
@@ -66,18 +66,18 @@ def test_the_loss_is_the_mean_over_all_labelled_tokens():
 
 def test_sentences_of_all_lengths_are_tagged():
     torch.manual_seed(0)
-    data = sentences(300)
+    data = sentences(100)
     task, first = SequenceTagging("tag", 2), Classification("first", 5)
     model = tagger(task, first, *unimodal_tasks(task, ["text"]))
     loader = DataLoader(data, batch_size=20, collate_fn=collate)
     fit(model, loader, epochs=40, lr=0.01, device="cpu", progress=False)
     scores = evaluate(model, loader)
-    assert min(scores.values()) > 0.95 and set(scores) == {"tag", "first", "tag/text"}
+    assert min(scores.values()) > 0.9 and set(scores) == {"tag", "first", "tag/text"}
     whole = Batch.cat(loader)
-    assert whole.targets["tag"].shape == (300, 6)
+    assert whole.targets["tag"].shape == (100, 6)
     assert evaluate(model, whole) == pytest.approx(scores)
     said = predict(model, loader)["tag"]
-    assert said.shape == (300, 6, 2)
+    assert said.shape == (100, 6, 2)
     alone = predict(model, collate(data[7:8]))["tag"]
     torch.testing.assert_close(said[7:8, : alone.shape[1]], alone)
 
