@@ -320,15 +320,15 @@ class SequenceEncoder(nn.Module):
         if self.embed is None:
             _expect(
                 self,
-                x.dim() == 3 and x.shape[2] == self.in_dim,
-                f"[B, L, {self.in_dim}]",
+                x.dim() == 3 and x.shape[1] > 0 and x.shape[2] == self.in_dim,
+                f"[B, L, {self.in_dim}] with L ≥ 1",
                 x,
             )
         else:
             _expect(
                 self,
-                x.dim() == 2 and not x.is_floating_point(),
-                "[B, L] of integer ids",
+                x.dim() == 2 and x.shape[1] > 0 and not x.is_floating_point(),
+                "[B, L] with L ≥ 1 of integer ids",
                 x,
             )
             x = self.embed(x)

@@ -125,12 +125,12 @@ _FAILURES = (IndexError, RuntimeError, TypeError, ValueError)
 def _encode(name: str, encoder: nn.Module, dim: int, batch: Batch) -> Features:
     """A modality's features; what goes wrong in its encoder names the modality."""
     x, lengths = _inputs(batch, name), batch.lengths.get(name)
-    kind = type(encoder).__name__
     try:
         z = encoder(x) if lengths is None else encoder(x, lengths)
     except _FAILURES as error:
         if type(error) not in _FAILURES:
             raise  # out of memory, and what compilers say to themselves
+        kind = type(encoder).__name__
         weights = (p.dtype for p in encoder.parameters() if p.is_floating_point())
         own = next(weights, x.dtype)
         if x.dtype != own and "type" in str(error):
@@ -145,20 +145,25 @@ def _encode(name: str, encoder: nn.Module, dim: int, batch: Batch) -> Features:
             f"{x.dtype} of shape {list(x.shape)}: {error}"
         ) from error
     if not isinstance(z, Features):
+        kind = type(encoder).__name__
         raise TypeError(
             f"modality {name!r}: an encoder returns Features, but {kind} returned a "
             f"{type(z).__name__}; return Features.vector(z) for z of shape [B, D], "
             f"Features(z) for [B, L, D], or wrap it: ModuleEncoder({kind}(…), dim)"
         )
-    _expect_width(f"modality {name!r}: the encoder {kind}", z.tokens, dim)
+    _expect_width(encoder, z.tokens, dim, "modality", name)
     return z
 
 
-def _expect_width(who: str, tokens: Tensor, dim: int) -> None:
-    if tokens.dim() != 3 or tokens.shape[2] != dim:
+def _expect_width(
+    part: nn.Module, tokens: Tensor, dim: int, kind: str = "", name: str = ""
+) -> None:
+    """Refuses tokens of another width than the part that returned them says."""
+    if tokens.dim() != 3 or tokens.size(2) != dim:
         raise ValueError(
-            f"{who} says dim = {dim}, so its tokens should be [B, L, {dim}], but it "
-            f"returned {list(tokens.shape)}"
+            f"{f'{kind} {name!r}: ' if kind else ''}{type(part).__name__} says dim = "
+            f"{dim}, so its tokens should be [B, L, {dim}], but it returned "
+            f"{list(tokens.shape)}"
         )
 
 
@@ -275,8 +280,9 @@ class Model(TaskModel):
         return sorted(self.encoders)
 
     def forward(self, batch: Batch) -> Output:
+        dims = self.fusion.dims
         features = {
-            name: _encode(name, encoder, self.fusion.dims[name], batch)
+            name: _encode(name, encoder, dims[name], batch)
             for name, encoder in self.encoders.items()
         }
         present = _present(batch, features)
@@ -287,36 +293,33 @@ class Model(TaskModel):
     ) -> Output:
         """Everything after the encoders: for those who have the features already, or
         others."""
-        fused = self.fusion(features, present)
+        # Looked up once: a module finds its parts slowly, and this runs at every step.
+        fusion, sharing, heads = self.fusion, self.sharing, self.heads
+        fused = fusion(features, present)
         _expect_part("what the fusion returned", fused, Fused, "Fused(Features(z))")
-        kind = type(self.fusion).__name__
-        _expect_width(f"the fusion {kind}", fused.features.tokens, self.fusion.dim)
-        shared = self.sharing(fused.features.tokens)
+        z = fused.features
+        _expect_width(fusion, z.tokens, fusion.dim)
+        shared = sharing(z.tokens)
         _expect_part("what the sharing returned", shared, Shared, "Shared({'age': h})")
-        kind = type(self.sharing).__name__
-        for name, h in shared.features.items():
-            _expect_width(f"task {name!r}: the sharing {kind}", h, self.sharing.dim)
         predictions = {}
         for name, task in self.tasks.items():
-            sources = {**features, "fused": fused.features}
+            sources = {**features, "fused": z}
             if name in shared.features:
-                sources["shared"] = Features(
-                    shared.features[name], fused.features.valid
-                )
+                h = shared.features[name]
+                _expect_width(sharing, h, sharing.dim, "task", name)
+                sources["shared"] = Features(h, z.valid)
             read = [
                 sources[key].pooled if task.pooled else sources[key].tokens
                 for key in task.reads
             ]
-            predictions[name] = self.heads[name](
+            predictions[name] = heads[name](
                 read[0] if len(read) == 1 else torch.cat(read, -1)
             )
         return Output(
             predictions=predictions,
             features=features,
-            fused=fused.features,
-            shared=shared.features[self.sharing.tasks[0]]
-            if self.sharing.one_trunk
-            else fused.features.tokens,
+            fused=z,
+            shared=shared.features[sharing.tasks[0]] if sharing.one_trunk else z.tokens,
             task_features=shared.features,
             weights={
                 **_under("fusion", fused.weights),

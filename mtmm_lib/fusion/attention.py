@@ -248,9 +248,14 @@ class CrossModalFusion(AttentionFusion):
     ) -> None:
         super().__init__(dims, dim, heads, layers, keeps_tokens, maps)
         width = max(len(self.dims) - 1, 1) * dim
-        pairs = permutations(self.dims, 2)
+        pairs = [f"{s}_to_{t}" for s, t in permutations(self.dims, 2)]
+        if len({*pairs, *self.dims}) < len(pairs) + len(self.dims):
+            raise ValueError(
+                f"of modalities named {list(self.dims)} two pairs have the same name "
+                "'source_to_target'; rename one"
+            )
         self.cross = nn.ModuleDict(
-            {f"{s}_to_{t}": AttentionStack(dim, heads, layers) for s, t in pairs}
+            {pair: AttentionStack(dim, heads, layers) for pair in pairs}
         )
         self.own = nn.ModuleDict(
             {name: AttentionStack(width, heads, layers) for name in self.dims}

@@ -185,6 +185,15 @@ def test_options_out_of_range(build, message):
         build({"image": 3}, 8)
 
 
+@pytest.mark.parametrize(
+    "names", [("a", "b", "a_to_b"), ("a", "b_to_c", "a_to_b", "c")]
+)
+def test_two_pairs_of_one_name_are_refused(names):
+    """Each pair has its own attention, and its own map under its name."""
+    with pytest.raises(ValueError, match="two pairs have the same name"):
+        CrossModalFusion(dict.fromkeys(names, 3), 8)
+
+
 # Maps
 
 

@@ -163,6 +163,8 @@ def test_dropout_acts_in_training_alone():
         (PatchEncoder((1, 8, 8), 4, 4), torch.zeros(2, 1, 4, 8), r"\[B, 1, 8, 8\]"),
         (SequenceEncoder(3, 4), torch.zeros(2, 5), r"\[B, L, 3\]"),
         (SequenceEncoder(3, 4, vocabulary=9), torch.zeros(2, 5), "integer ids"),
+        (SequenceEncoder(3, 4), torch.zeros(2, 0, 3), r"L ≥ 1, got \[2, 0, 3\]"),
+        (SequenceEncoder(3, 4, vocabulary=9), torch.zeros(2, 0).int(), "L ≥ 1"),
     ],
 )
 def test_wrong_shapes_are_named(encoder, x, message):

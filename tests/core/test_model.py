@@ -640,13 +640,13 @@ FAULTS = {
     "a vector in place of tokens": (
         lambda: given(of(Own(Features))),
         ValueError,
-        r"modality 'a': the encoder Own says dim = 4, .* \[B, L, 4\], but it returned "
+        r"modality 'a': Own says dim = 4, .* \[B, L, 4\], but it returned "
         r"\[2, 4\]",
     ),
     "a dim that the tokens do not have": (
         lambda: given(of(Own(vector, dim=5), SumFusion({"a": 5}, 5))),
         ValueError,
-        r"modality 'a': the encoder Own says dim = 5, .* returned \[2, 1, 4\]",
+        r"modality 'a': Own says dim = 5, .* returned \[2, 1, 4\]",
     ),
     "no dim": (
         lambda: of(Own(vector, dim=None)),
@@ -784,7 +784,7 @@ FAULTS = {
             )
         ),
         ValueError,
-        r"task 'y': the sharing HardSharing says dim = 6, .* returned \[2, 1, 9\]",
+        r"task 'y': HardSharing says dim = 6, .* returned \[2, 1, 9\]",
     ),
     "a fusion that returns features": (
         lambda: given(of(Own(vector), fusion=Bare({"a": 4}, 4), sharing=FOUR)),
