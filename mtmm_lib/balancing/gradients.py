@@ -201,12 +201,14 @@ class GradientBalancer(Balancer):
             )
             if self.momentum:
                 self._average(gradients, names)
-            weighting: Callable[..., np.ndarray] = self.weighting
-            if self._draws:
-                weighting = functools.partial(weighting, rng=self.rng)
-            found = _balance(gradients, weighting, together)
+            found = _balance(gradients, self.weigh, together)
             weights |= {name: weight / values[name] for name, weight in found.items()}
         return weights
+
+    def weigh(self, gramian: np.ndarray) -> np.ndarray:
+        """Weights `[T]` for the Gramian `[T, T]` of the tasks whose gradients meet."""
+        weighting: Callable[..., np.ndarray] = self.weighting
+        return weighting(gramian, rng=self.rng) if self._draws else weighting(gramian)
 
     def _average(self, gradients: TaskGradients, names: Mapping[Tensor, str]) -> None:
         """Running means take the place of the gradients."""

@@ -7,21 +7,11 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from training_problem import (
-    TetheredSharing,
-    build,
-    largest_difference,
-    samples,
-    weights,
-)
+from training_problem import build, largest_difference, samples, weights
 
-from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.data import Splits
 from mtmm_lib.experiments import Study, paired_gain, repeat, scale, search
-from mtmm_lib.sharing import HardSharing
-from mtmm_lib.tasks import Classification, Regression
-from mtmm_lib.training import TrainingError, evaluate, fit, fit_many
+from mtmm_lib.training import evaluate, fit_many
 
 
 def draw(seed: int) -> dict[str, float]:
@@ -313,125 +303,3 @@ def test_scale(monkeypatch):
     monkeypatch.setenv("MTMM_SCALE", "huge")
     with pytest.raises(ValueError, match="'lesson' or 'full', got 'huge'"):
         scale(3, 300)
-
-
-class TestFitMany:
-    settings = {"epochs": 4, "batch_size": 5, "lr": 0.01, "weight_decay": 0.2}
-
-    @pytest.mark.parametrize("missing", [False, True])
-    @pytest.mark.parametrize("sharing", [HardSharing, TetheredSharing])
-    def test_each_model_is_what_fit_makes_of_it(self, missing, sharing):
-        seeds = [3, 4, 5]
-        train = [samples(23, seed, missing=missing) for seed in seeds]
-        if missing:
-            # most batches then have no label of the one or the other task, some of none
-            for data in train:
-                data.targets["kind"][4:] = -1
-                data.targets["size"][:-5] = math.nan
-        valid = [samples(40, seed + 10) for seed in seeds]
-
-        def make():
-            return build(int(torch.initial_seed()), sharing=sharing)
-
-        models = fit_many(
-            make,
-            train,
-            seeds=seeds,
-            valid=valid,
-            weights={"size": 0.3},
-            **self.settings,
-        )
-        for seed, data, held_out, model in zip(
-            seeds, train, valid, models, strict=True
-        ):
-            alone = build(seed, sharing=sharing)
-            balancer = StaticWeights({"size": 0.3})
-            fit(
-                alone,
-                data,
-                valid=held_out,
-                seed=seed,
-                balancer=balancer,
-                progress=False,
-                **self.settings,
-            )
-            assert largest_difference(weights(alone), weights(model)) < 1e-4
-
-    def test_without_validation_the_last_weights_stay(self):
-        train = [samples(20, seed) for seed in (0, 1)]
-        models = fit_many(lambda: build(7), train, seeds=[0, 1], **self.settings)
-        for seed, model in enumerate(models):
-            alone = build(7)
-            fit(alone, train[seed], seed=seed, progress=False, **self.settings)
-            assert largest_difference(weights(alone), weights(model)) < 1e-4
-
-    def test_frozen_parameters_stay_and_the_random_state_is_left_alone(self):
-        def make():
-            model = build(2)
-            model.encoders["sound"].requires_grad_(False)
-            return model
-
-        before = weights(make())
-        state = torch.get_rng_state()
-        (model,) = fit_many(make, [samples()], seeds=[0], **self.settings)
-        assert torch.equal(state, torch.get_rng_state())
-        after = weights(model)
-        moved = {name for name in before if not torch.equal(before[name], after[name])}
-        assert moved and not any(name.startswith("encoders.sound") for name in moved)
-
-    def test_shared_parameters_and_buffers(self):
-        def make():
-            model = build(tasks=[Regression("size"), Regression("other")])
-            model.heads["other"].weight = model.heads["size"].weight
-            model.register_buffer("scale", torch.rand(3))
-            return model
-
-        data = samples()
-        data.targets["other"] = data.inputs["image"][:, 0]
-        (model,) = fit_many(make, [data], seeds=[0], **self.settings)
-        alone = make()
-        fit(alone, data, progress=False, **self.settings)
-        assert model.heads["other"].weight is model.heads["size"].weight
-        assert largest_difference(weights(alone), weights(model)) < 1e-4
-
-    def test_models_come_back_in_training_mode_as_they_were_built(self):
-        train = [samples(seed=seed) for seed in (0, 1)]
-        models = fit_many(build, train, seeds=[0, 1], valid=train, **self.settings)
-        assert all(module.training for model in models for module in model.modules())
-
-    def test_dropout_differs_between_models(self):
-        # Twenty times one sample, so that the models' orders cannot make a difference.
-        train = [samples(1, missing=False)[torch.zeros(20, dtype=torch.long)]] * 2
-        one, other = fit_many(
-            lambda: build(1), train, seeds=[0, 1], epochs=1, batch_size=20
-        )
-        assert largest_difference(weights(one), weights(other)) < 1e-6
-        one, other = fit_many(
-            lambda: build(1, dropout=0.5), train, seeds=[0, 1], epochs=1, batch_size=20
-        )
-        assert largest_difference(weights(one), weights(other)) > 1e-4
-
-    def test_bad_input_is_refused(self):
-        data = samples(8)
-        with pytest.raises(ValueError, match="at least one seed"):
-            fit_many(build, [], seeds=[], epochs=1)
-        with pytest.raises(ValueError, match="a sequence of 2 Batches"):
-            fit_many(build, [data], seeds=[0, 1], epochs=1)
-        with pytest.raises(ValueError, match="a sequence of 1 Batches"):
-            fit_many(build, data, seeds=[0], epochs=1)
-        with pytest.raises(ValueError, match="same shapes"):
-            fit_many(build, [data, data[:5]], seeds=[0, 1], epochs=1)
-        with pytest.raises(ValueError, match=r"weights for \['speed'\]"):
-            fit_many(build, [data], seeds=[0], weights={"speed": 1.0}, epochs=1)
-        widths = iter(
-            [[Regression("size")], [Regression("size"), Classification("kind", 3)]]
-        )
-        with pytest.raises(ValueError, match="one architecture"):
-            fit_many(
-                lambda: build(tasks=next(widths)), [data, data], seeds=[0, 1], epochs=1
-            )
-        data.inputs["image"][2] = math.nan
-        with pytest.raises(
-            TrainingError, match="task 'kind' is not finite for seed 9 in epoch 0"
-        ):
-            fit_many(build, [data], seeds=[9], epochs=1)
