@@ -59,6 +59,17 @@ class TaskModel(nn.Module):
         check_presence(self.modalities, _present(batch, self.modalities), first)
         for task in self.tasks.values() if targets else ():
             task.check(batch, first)
+            found = task.labelled(batch)
+            if not isinstance(found, Tensor) or found.shape != (len(batch),):
+                got = (
+                    list(found.shape)
+                    if isinstance(found, Tensor)
+                    else type(found).__name__
+                )
+                raise TypeError(
+                    f"labelled of {task!r} has to return a bool tensor "
+                    f"[{len(batch)}], whether each sample has a label, got {got}"
+                )
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """Each task's loss, a scalar; a task without a single label in the batch is
@@ -273,7 +284,11 @@ class Model(TaskModel):
         self.encoders = nn.ModuleDict(encoders)
         self.fusion = fusion
         self.sharing = sharing
-        self.heads = nn.ModuleDict({task.name: task.head(dims) for task in tasks})
+        self.heads = nn.ModuleDict()
+        for task in tasks:
+            head = task.head(dims)
+            _expect_part(f"the head of {task!r}", head, nn.Module, "nn.Linear(4, 1)")
+            self.heads[task.name] = head
 
     @property
     def modalities(self) -> list[str]:

@@ -38,6 +38,7 @@ class Supervised(Task):
 
     Raises:
         ValueError: for a name that no part of a model can have, or a width below 1.
+        TypeError: for a metric that cannot be called, or its class.
     """
 
     def __init__(
@@ -57,6 +58,12 @@ class Supervised(Task):
                 f"{list(self.hidden)} and {width} at the end"
             )
         self.metrics = dict(metrics or {})
+        for key, metric in self.metrics.items():
+            if isinstance(metric, type) or not callable(metric):
+                raise TypeError(
+                    f"task {name!r}: metric {key!r} is called with predictions and "
+                    f"targets, such as MeanAbsoluteError(), got {metric!r}"
+                )
 
     def head(self, dims: dict[str, int]) -> nn.Module:
         widths = [sum(dims[source] for source in self.reads), *self.hidden, self.width]

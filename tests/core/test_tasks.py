@@ -245,6 +245,27 @@ def test_a_loss_that_is_no_scalar(loss, got):
         model.losses(model(batch), batch)
 
 
+def test_a_head_that_is_none_and_labels_that_are_no_mask():
+    class Headless(Regression):
+        def head(self, dims):
+            return None
+
+    with pytest.raises(
+        TypeError, match=r"the head of Headless\('x'\): expected .*None"
+    ):
+        small(Headless("x"))
+
+    class Counted(Regression):
+        def labelled(self, batch):
+            return super().labelled(batch).sum()
+
+    batch = Batch({"a": torch.zeros(3, 3)}, {"x": torch.zeros(3)})
+    with pytest.raises(
+        TypeError, match=r"labelled of Counted\('x'\) .* \[3\].*got \[\]"
+    ):
+        small(Counted("x")).check(batch)
+
+
 def test_what_a_task_of_ones_own_lacks():
     class Empty(Task):
         pass
@@ -570,6 +591,9 @@ def test_metrics_of_torchmetrics_stand_beside_the_main_one():
 
 
 def test_a_metric_that_is_not_one_number():
+    for metric in (R2Score, "r2"):
+        with pytest.raises(TypeError, match="task 'size': metric 'r2' is called with"):
+            Regression("size", metrics={"r2": metric})
     task = Regression("size", metrics={"error": lambda p, y: p - y})
     with pytest.raises(ValueError, match=r"metric 'error' of task 'size' .*\[3\]"):
         task.scores(said(task, torch.zeros(3, 1)), labels("size", [1.0, 2.0, 3.0]))
