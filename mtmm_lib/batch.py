@@ -23,9 +23,10 @@ from torch._C._functorch import is_batchedtensor
 #: The target of a sample whose class is not known.
 MISSING_CLASS = -1
 
-# Modalities and tasks are keys of these; what the containers themselves have or do
-# cannot be a key.
-_TAKEN = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+# Modules are kept by task and by modality, parameters by modality; what the containers
+# themselves have or do cannot be a key.
+_TAKEN = {"task": {*dir(nn.ModuleDict())}}
+_TAKEN["modality"] = _TAKEN["task"] | {*dir(nn.ParameterDict())}
 
 
 def usable(name: str, kind: str) -> str:
@@ -39,7 +40,7 @@ def usable(name: str, kind: str) -> str:
         ValueError: for what is no string, is empty, has a dot in it or is taken by
             torch, as `type` is.
     """
-    if isinstance(name, str) and name and "." not in name and name not in _TAKEN:
+    if isinstance(name, str) and name and "." not in name and name not in _TAKEN[kind]:
         return name
     raise ValueError(
         f"{kind} {name!r}: a name is a string that is not empty, has no dot in it and "

@@ -112,6 +112,14 @@ def test_any_other_name_will_do(name):
     nn.ParameterDict({name: nn.Parameter(torch.zeros(1))})
 
 
+def test_a_task_may_be_named_as_what_only_parameters_cannot() -> None:
+    """The containers of parameters have a method of this name, those of modules do
+    not; a data set of the book has a task of this name."""
+    assert usable("copy", "task") == "copy"
+    with pytest.raises(ValueError, match="modality 'copy'"):
+        usable("copy", "modality")
+
+
 # What people bring
 
 
