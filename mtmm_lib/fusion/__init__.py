@@ -14,6 +14,7 @@ from mtmm_lib.fusion.attention import (
     AttentionStack,
     BottleneckFusion,
     CrossModalFusion,
+    JointAttentionFusion,
     PerceiverFusion,
     attention_rollout,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "GatedFusion",
     "IdentityFusion",
     "JoinedFusion",
+    "JointAttentionFusion",
     "LowRankFusion",
     "ModalityDropout",
     "PerceiverFusion",
@@ -66,6 +68,7 @@ ALL: dict[str, type[Fusion]] = {
         LowRankFusion,
         ExpertFusion,
         ProductOfExpertsFusion,
+        JointAttentionFusion,
         CrossModalFusion,
         BottleneckFusion,
         PerceiverFusion,

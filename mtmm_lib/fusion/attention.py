@@ -2,9 +2,9 @@ r"""Attention between modalities: fusions that decide token by token what to tak
 where.
 
 The parts are multi-head attention and pre-norm blocks of it; the fusions differ in who
-may look at whom. `CrossModalFusion`: each modality at each other one.
-`BottleneckFusion`: through a few shared tokens. `PerceiverFusion`: a few latent tokens
-at everything.
+may look at whom. `JointAttentionFusion`: everybody at everybody. `CrossModalFusion`:
+each modality at each other one. `BottleneckFusion`: through a few shared tokens.
+`PerceiverFusion`: a few latent tokens at everything.
 
 None of them knows positions: the encoders give them. With `fusion.maps = True`, which
 may be set at any time, the result's `weights` hold the attention maps; otherwise they
@@ -194,6 +194,21 @@ class AttentionFusion(Fusion):
         }
 
 
+def _shares(sequences: Mapping[str, Features], mask: Tensor | None) -> Tensor:
+    """What each modality counts in a mean over those that are present, `[B, M]`."""
+    some = next(iter(sequences.values())).tokens
+    if mask is None:
+        return some.new_full((some.shape[0], len(sequences)), 1 / len(sequences))
+    present = mask.to(some.dtype)
+    return present / present.sum(1, keepdim=True)
+
+
+def _mean(sequences: Mapping[str, Features], shares: Tensor) -> Features:
+    """The mean over modalities of the mean over tokens, one token."""
+    means = torch.stack([f.pooled for f in sequences.values()], 1)  # [B, M, D]
+    return Features.vector((shares.unsqueeze(2) * means).sum(1))
+
+
 def _end_to_end(sequences: Mapping[str, Features]) -> Features:
     """All modalities' tokens as one sequence."""
     tokens = torch.cat([f.tokens for f in sequences.values()], 1)
@@ -206,6 +221,65 @@ def _end_to_end(sequences: Mapping[str, Features]) -> Features:
         for f in sequences.values()
     ]
     return Features(tokens, torch.cat(valid, 1))
+
+
+class JointAttentionFusion(AttentionFusion):
+    r"""One transformer over the tokens of all modalities, as in VisualBERT (Li et al.,
+    2019): everybody looks at everybody.
+
+    A stack of N blocks of self-attention reads all tokens as one sequence, at the cost
+    of $(\sum_m L_m)^2$ attention weights a layer. The bias of a modality's projection
+    is added to each of its tokens and marks them as its own: it is the embedding of the
+    modality. The result is the mean over modalities of the mean over tokens, of what is
+    present.
+
+    Args:
+        dims, dim: as in every fusion.
+        heads: H, which divides D.
+        layers: N.
+        keeps_tokens: return all tokens, one modality after another in alphabetical
+            order.
+        maps: see the module.
+
+    Shapes: `[B, L_m, D_m]` per modality → tokens `[B, 1, D]`, or $[B, \sum_m L_m, D]$
+    where they are kept; with `maps`, `weights["attention"]` $[B, N, H, S, S]$ with $S =
+    \sum_m L_m$, all tokens in the same order.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        dim: int,
+        *,
+        heads: int = 4,
+        layers: int = 1,
+        keeps_tokens: bool = False,
+        maps: bool = False,
+    ) -> None:
+        super().__init__(dims, dim, heads, layers, keeps_tokens, maps)
+        self.stack = AttentionStack(dim, heads, layers)
+
+    def forward(
+        self,
+        features: Mapping[str, Features],
+        present: Mapping[str, Tensor] | None = None,
+    ) -> Fused:
+        mask = self.presence(features, present)
+        sequences = self.projected(features, mask)
+        everything = _end_to_end(sequences)
+        tokens, attention = self.stack(
+            everything.tokens, valid=everything.valid, maps=self.maps
+        )
+        if self.keeps_tokens:
+            z = Features(tokens, everything.valid)
+        else:
+            parts = tokens.split([f.tokens.shape[1] for f in sequences.values()], 1)
+            sequences = {
+                name: Features(part, f.valid)
+                for part, (name, f) in zip(parts, sequences.items(), strict=True)
+            }
+            z = _mean(sequences, _shares(sequences, mask))
+        return Fused(z, {} if attention is None else {"attention": attention})
 
 
 class CrossModalFusion(AttentionFusion):
@@ -353,14 +427,8 @@ class BottleneckFusion(AttentionFusion):
     ) -> Fused:
         mask = self.presence(features, present)
         sequences = self.projected(features, mask)
-        batch = next(iter(sequences.values())).tokens.shape[0]
-        shared = self.bottleneck.expand(batch, -1, -1)
-        share = (
-            shared.new_ones(batch, len(self.dims))
-            if mask is None
-            else mask.to(shared.dtype)
-        )
-        share = share / share.sum(1, keepdim=True)  # [B, M]
+        share = _shares(sequences, mask)  # [B, M]
+        shared = self.bottleneck.expand(share.shape[0], -1, -1)
         maps = []
         for blocks in self.blocks:
             versions, found = [], []
@@ -382,8 +450,7 @@ class BottleneckFusion(AttentionFusion):
         if self.keeps_tokens:
             z = _end_to_end(sequences)
         else:
-            means = torch.stack([f.pooled for f in sequences.values()], 1)
-            z = Features.vector((share.unsqueeze(2) * means).sum(1))
+            z = _mean(sequences, share)
         return Fused(z, {"attention": torch.stack(maps, 1)} if self.maps else {})
 
 
@@ -494,7 +561,8 @@ def attention_rollout(maps: Tensor) -> Tensor:
 
     Args:
         maps: `[B, N, H, L, L]`, first layer first: `weights["attention"]` of
-            `BottleneckFusion`, or the self-attention of `CrossModalFusion`.
+            `JointAttentionFusion` or `BottleneckFusion`, or the self-attention of
+            `CrossModalFusion`.
 
     Returns:
         `[B, L, L]`, whose rows are outputs and sum to one where the maps' rows do.

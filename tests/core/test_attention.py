@@ -18,6 +18,7 @@ from mtmm_lib.fusion import (
     AttentionBlock,
     BottleneckFusion,
     CrossModalFusion,
+    JointAttentionFusion,
     PerceiverFusion,
     attention_rollout,
 )
@@ -29,6 +30,7 @@ from mtmm_lib.training import fit, fit_many
 DIMS = {"image": 3, "sound": 5, "text": 2}
 LENGTHS = {"image": 4, "sound": 6, "text": 3}
 FUSIONS = {
+    "JointAttentionFusion": partial(JointAttentionFusion, layers=2),
     "CrossModalFusion": partial(CrossModalFusion, layers=2),
     "BottleneckFusion": partial(BottleneckFusion, bottleneck=3),
     "PerceiverFusion": partial(PerceiverFusion, layers=2),
@@ -221,6 +223,7 @@ def test_maps_are_asked_for_and_change_nothing(build, names):
                 },
                 **{name: (4, 2, 2, LENGTHS[name], LENGTHS[name]) for name in names},
             },
+            JointAttentionFusion: {"attention": (4, 2, 2, total, total)},
             BottleneckFusion: {"attention": (4, 2, 2, total + 3, total + 3)},
             PerceiverFusion: {"cross": (4, 2, 2, 8, total), "latents": (4, 2, 2, 8, 8)},
         }[type(module)]
@@ -322,12 +325,50 @@ def reach(module, features):
     }
 
 
-@pytest.mark.parametrize("build", [CrossModalFusion, BottleneckFusion])
+@pytest.mark.parametrize(
+    "build", [JointAttentionFusion, CrossModalFusion, BottleneckFusion]
+)
 def test_every_modality_reaches_every_other(build):
     dims, features = problem(n=1)
     assert all(
         reach(build(dims, 8, heads=2, keeps_tokens=True).double(), features).values()
     )
+
+
+def test_joint_attention_is_a_stack_over_all_tokens_and_a_mean_of_means():
+    dims, features = problem(("image", "sound"), padded=True)
+    module = JointAttentionFusion(dims, 8, heads=2, layers=2).double()
+    everything = torch.cat(
+        [
+            f.tokens.masked_fill(~f.valid[..., None], 0) @ module.project[name].weight.T
+            + module.project[name].bias
+            for name, f in features.items()
+        ],
+        1,
+    )
+    valid = torch.cat([f.valid for f in features.values()], 1)
+    for i in range(4):  # a sample alone, without any padding
+        tokens, _ = module.stack(everything[i : i + 1, valid[i]])
+        parts = tokens[0].split([int(f.valid[i].sum()) for f in features.values()])
+        expected = torch.stack([part.mean(0) for part in parts]).mean(0)
+        torch.testing.assert_close(module(features).features.pooled[i], expected)
+    module.keeps_tokens = True
+    kept = module(features).features
+    assert torch.equal(kept.valid, valid) and kept.tokens.shape == (4, 10, 8)
+
+
+def test_without_the_marks_joint_attention_takes_modalities_for_each_other():
+    """The bias of a projection is all that tells whose a token is."""
+    module = JointAttentionFusion({"a": 3, "b": 3}, 8, heads=2).double()
+    module.project["b"].weight.data.copy_(module.project["a"].weight)
+    x, y = (Features(torch.randn(4, 5, 3).double()) for _ in range(2))
+
+    def swapped():
+        return [module({"a": p, "b": q}).features.pooled for p, q in ((x, y), (y, x))]
+
+    assert not torch.allclose(*swapped())
+    module.project["b"].bias.data.copy_(module.project["a"].bias)
+    torch.testing.assert_close(*swapped())
 
 
 def test_one_layer_of_bottlenecks_exchanges_nothing():
@@ -476,6 +517,12 @@ def test_cross_attention_is_quadratic_in_tokens():
     # and key.
     per_pair = 4 * 4 * 8
     assert second - first == per_pair * (16**2 - 2 * 32**2 + 48**2)
+
+
+def test_joint_attention_is_quadratic_in_all_tokens_together():
+    sizes = ({"a": n, "b": n} for n in (16, 32, 48))
+    first, second = growth(JointAttentionFusion, *sizes)
+    assert second - first == 4 * 8 * (32**2 - 2 * 64**2 + 96**2)
 
 
 def test_the_perceiver_is_linear_in_tokens():

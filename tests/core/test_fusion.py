@@ -22,6 +22,7 @@ from mtmm_lib.fusion import (
     FiLMFusion,
     GatedFusion,
     IdentityFusion,
+    JointAttentionFusion,
     LowRankFusion,
     ModalityDropout,
     ProductOfExpertsFusion,
@@ -35,6 +36,9 @@ LENGTHS = {"audio": 6, "image": 2, "text": 4, "touch": 3}
 CASES = {
     **ALL,
     "FiLMFusion the other way": partial(FiLMFusion, condition="audio"),
+    "JointAttentionFusion with tokens": partial(
+        JointAttentionFusion, keeps_tokens=True
+    ),
     "CrossModalFusion with tokens": partial(CrossModalFusion, keeps_tokens=True),
     "BottleneckFusion with tokens": partial(BottleneckFusion, keeps_tokens=True),
 }
