@@ -41,9 +41,11 @@ def at_progress(value: float) -> Iterator[None]:
 class Task:
     r"""Base of all tasks.
 
-    A task of your own says what its head is (`head`), what it minimises (`loss`) and
-    how good it is (`metric`); what else it has to say otherwise than here, it
-    overrides. To change the loss of a supervised task alone, derive from that task.
+    A task of your own defines its head (`head`), what it minimises (`loss`) and how
+    good it is (`metric`), and overrides the rest where its answer is another than here.
+    Where only the loss is new, derive from a supervised task. For a learning signal
+    without a target, set `supervised` to false and say in `labelled` which samples
+    count.
 
     Args:
         name: the task's name, which is also the key of its target in a `Batch`.

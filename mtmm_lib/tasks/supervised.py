@@ -122,9 +122,10 @@ class Classification(Supervised):
 
     $\ell = -\frac{1}{W}\sum_{i \in S} w_{y_i} \log \mathrm{softmax}(\hat y_i)_{y_i}$ in
     nats, with S the labelled samples and $W = \sum_{i \in S} w_{y_i}$; without weights,
-    W is their number. With label smoothing ε, the target is $1 - ε + ε/C$ for the class
-    and $ε/C$ for the C − 1 others (Szegedy et al., 2016), each of them with its weight.
-    This is what `torch.nn.CrossEntropyLoss` computes.
+    W is their number. With label smoothing ε, the target is $1 - \varepsilon +
+    \varepsilon/C$ for the class and $\varepsilon/C$ for each of the C − 1 others
+    (Szegedy et al., 2016), whose terms have their own weights. This is what
+    `torch.nn.CrossEntropyLoss` computes.
 
     Args:
         name, reads, hidden, metrics: as in `Supervised`.
@@ -210,9 +211,8 @@ class Classification(Supervised):
     def logits(self, output: Output, target: Tensor) -> Tensor:
         """The prediction `[..., classes]`, a row for each entry of the target."""
         prediction = output.predictions[self.name]
-        self._expect_shape(
-            prediction.shape[:-1] == target.shape, str([*prediction.shape[:-1]]), target
-        )
+        if prediction.shape[:-1] != target.shape:
+            self._expect_shape(False, str(list(prediction.shape[:-1])), target)
         return prediction
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
@@ -231,12 +231,9 @@ class Classification(Supervised):
     def metric(self, output: Output, batch: Batch) -> Tensor:
         """Accuracy: the share of labels that are the class of the largest logit, in
         [0, 1]."""
-        from torchmetrics.functional.classification import multiclass_accuracy
-
-        probabilities, target = self.compared(output, batch)
-        if not len(target):
-            return torch.tensor(torch.nan)
-        return multiclass_accuracy(probabilities, target, self.classes, average="micro")
+        target = self.target(batch)
+        right = self.logits(output, target).argmax(-1) == target
+        return right[target != MISSING_CLASS].float().mean()  # NaN of none
 
     def compared(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
         target = self.target(batch)
@@ -505,13 +502,13 @@ class Regression(Supervised):
     def _target(self, batch: Batch) -> Tensor:
         target = self.target(batch)
         # `[B] - [B, 1]` would silently broadcast to `[B, B]`.
-        target = target.unsqueeze(1) if target.dim() == 1 else target
+        column = target.unsqueeze(1) if target.dim() == 1 else target
         self._expect_shape(
-            target.dim() == 2 and target.shape[1] == self.dim,
+            column.dim() == 2 and column.shape[1] == self.dim,
             "[B] or [B, 1]" if self.dim == 1 else f"[B, {self.dim}]",
             target,
         )
-        return target
+        return column
 
     def check(self, batch: Batch, first: int = 0) -> None:
         self._target(batch)  # its shape
