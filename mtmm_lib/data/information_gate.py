@@ -58,7 +58,7 @@ class InformationGate:
     @property
     def classes(self) -> int:
         """How many values y has."""
-        return self.table.shape[2]
+        return int(self.table.shape[2])
 
 
 def information_gate(

@@ -51,10 +51,9 @@ def _drawings(pixels: np.ndarray) -> np.ndarray:
     by half a circle."""
 
     def near(others: np.ndarray) -> np.ndarray:
-        squares = (
-            (pixels**2).sum(1)[:, None] + (others**2).sum(1) - 2 * pixels @ others.T
-        )
-        return squares < _ONE_DRAWING
+        squares: np.ndarray = (pixels**2).sum(1)[:, None] + (others**2).sum(1)
+        alike: np.ndarray = squares - 2 * pixels @ others.T < _ONE_DRAWING
+        return alike
 
     turned = pixels[:, ::-1]  # pixels in reading order, read from the end
     same = near(pixels) | near(turned)

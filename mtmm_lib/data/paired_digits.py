@@ -3,7 +3,7 @@ numbers, the dials."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,8 +167,6 @@ def _first_of_each(classes: np.ndarray, count: int) -> np.ndarray:
     return keep
 
 
-def _check_names(
-    what: str, names: Sequence[str] | Mapping, known: Sequence[str]
-) -> None:
+def _check_names(what: str, names: Iterable[str], known: Sequence[str]) -> None:
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"{what}: unknown {unknown}; known are {list(known)}")

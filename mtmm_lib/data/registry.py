@@ -283,12 +283,11 @@ def _unpack(archive: Path, data: DataSet, stage: Path) -> None:
                         "tampered with it, so do not use it."
                     )
                 inside = "/".join(path.parts[1:])
-                if inside in wanted and member.isfile():
+                if inside not in wanted or not member.isfile():
+                    continue
+                if source := members.extractfile(member):
                     (stage / inside).parent.mkdir(parents=True, exist_ok=True)
-                    with (
-                        members.extractfile(member) as source,
-                        open(stage / inside, "wb") as target,
-                    ):
+                    with source, open(stage / inside, "wb") as target:
                         shutil.copyfileobj(source, target)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile):
         raise DataError(

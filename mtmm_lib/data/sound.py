@@ -52,10 +52,11 @@ class LogMel:
         edges = 700 * (10 ** (np.linspace(low, high, self.bands + 2) / 2595) - 1)
         left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
         f = np.fft.rfftfreq(self.fft, 1 / self.sample_rate)
-        bank = np.maximum(
+        bank: np.ndarray = np.maximum(
             0, np.minimum((f - left) / (centre - left), (right - f) / (right - centre))
         )
-        return bank / bank.sum(1, keepdims=True)
+        bank /= bank.sum(1, keepdims=True)
+        return bank
 
     def __call__(self, samples: np.ndarray) -> np.ndarray:
         count = 1 + max(0, -(-(len(samples) - self.window) // self.hop))
@@ -71,8 +72,8 @@ class LogMel:
         decibels = 10 * np.log10(np.maximum(power, 1e-12))
         # nothing is loud in silence
         loudest = decibels.max() if power.max() > 1e-12 else np.inf
-        levels = np.maximum(decibels - loudest + self.range_db, 0) / self.step_db
-        return np.rint(levels).astype(np.uint8)
+        above: np.ndarray = np.maximum(decibels - loudest + self.range_db, 0)
+        return np.rint(above / self.step_db).astype(np.uint8)
 
 
 def read_wav(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:

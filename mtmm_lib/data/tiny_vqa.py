@@ -103,7 +103,7 @@ def _answers() -> np.ndarray:
     )
     count = colours.sum(1)
     first = {kind: ANSWERS.index(answers[0]) for kind, answers in KINDS.items()}
-    return np.concatenate(
+    answers_to: np.ndarray = np.concatenate(
         [
             np.where(unique, first["colour"] + colour, -1),
             np.where(there, first["presence"], first["presence"] + 1),
@@ -112,6 +112,7 @@ def _answers() -> np.ndarray:
         ],
         axis=1,
     ).T
+    return answers_to
 
 
 def render(scenes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

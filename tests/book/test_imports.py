@@ -22,7 +22,7 @@ FLOORS = [
     ["model"],
     ["fusion", "sharing", "tasks"],
     ["encoders", "metrics", "data"],
-    ["bar", "batch", "environment", "results"],
+    ["bar", "batch", "environment", "replacing", "results"],
 ]
 LEVEL = {name: len(FLOORS) - i for i, floor in enumerate(FLOORS) for name in floor}
 HEAVY = [

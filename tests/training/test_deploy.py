@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from mtmm_lib import fusion, sharing
-from mtmm_lib.batch import Batch, Output
+from mtmm_lib import deploy, fusion, sharing
+from mtmm_lib.batch import Batch, Features, Output
 from mtmm_lib.deploy import export, load
 from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
 from mtmm_lib.model import DecisionFusion, Model
@@ -205,8 +205,165 @@ print(json.dumps([answer.tolist() for answer in answers]))
         torch.testing.assert_close(torch.tensor(answer), expected, rtol=1e-4, atol=1e-5)
 
 
+class Positions(nn.Module):
+    """Learned positions, one for each of twelve tokens."""
+
+    dim = 8
+
+    def __init__(self):
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(12, 8))
+
+    def forward(self, x, lengths=None):
+        return Features(x + self.position)
+
+
+def sequences(size, text, sound, seed=0, lengths=True):
+    g = torch.Generator().manual_seed(seed)
+    count = torch.randint(1, text + 1, (size,), generator=g)
+    return Batch(
+        {
+            "text": torch.randint(0, 9, (size, text), generator=g),
+            "sound": torch.randn(size, sound, 3, generator=g),
+            "table": torch.randn(size, 5, 2, generator=g),
+            "steps": torch.randn(size, 12, 8, generator=g),
+        },
+        lengths={"text": count} if lengths else {},
+    )
+
+
+@both_kinds
+@pytest.mark.parametrize("lengths", [True, False])
+def test_sequences_have_any_length_unless_the_model_reads_exactly_one(
+    kind, lengths, tmp_path
+):
+    torch.manual_seed(0)
+    encoders = {
+        "text": SequenceEncoder(6, 8, vocabulary=9),
+        "sound": SequenceEncoder(3, 8, layers=0),
+        "table": MLPEncoder(10, 8),
+        "steps": Positions(),
+    }
+    fused = fusion.ConcatFusion(dict.fromkeys(encoders, 8), 8)
+    shared = sharing.HardSharing(["digit", "ink"], 8, 8)
+    model = Model(encoders, fused, shared, TASKS)
+    # The same length, which does not mean that the lengths belong together.
+    example = sequences(4, 6, 6, lengths=lengths)
+    file = export(model, example, tmp_path / f"model.{kind}")
+    for text, sound in ((6, 6), (1, 1), (2, 17), (40, 3)):
+        agree(file, model, sequences(3, text, sound, text, lengths))
+    for name in ("table", "steps"):
+        other = sequences(3, 6, 6, lengths=lengths)
+        other.inputs[name] = torch.cat([other.inputs[name]] * 2, 1)
+        with pytest.raises(Exception, match=name):
+            load(file)(other)
+    if kind == "onnx":
+        read = onnxruntime.InferenceSession(file).get_inputs()
+        fixed = {x.name: [isinstance(size, int) for size in x.shape] for x in read}
+        assert fixed["text"] == [False, False]
+        assert fixed["sound"] == [False, False, True]
+        assert fixed["table"] == fixed["steps"] == [False, True, True]
+
+
+def vectors(*names, size=4, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(size, 3, generator=g) for name in names}
+
+
+def of_vectors(names, tasks):
+    torch.manual_seed(0)
+    encoders = {name: MLPEncoder(3, 4, hidden=()) for name in names}
+    fused = fusion.GatedFusion(dict.fromkeys(names, 4), 4)
+    shared = sharing.HardSharing(tasks, 4, 4)
+    return Model(encoders, fused, shared, [Regression(task) for task in tasks])
+
+
+@both_kinds
+def test_any_name_that_means_one_thing_can_be_exported(kind, tmp_path):
+    """Endings of the file's own names, and names of operations between inputs and
+    outputs."""
+    names = ("petal_length", "is_present", "my linear")
+    model = of_vectors(names, ["relu", "val_0", "größe"])
+    there = torch.tensor([True, False, True, True])
+    example = Batch(vectors(*names), present={"petal_length": there})
+    file = export(model, example, tmp_path / f"model.{kind}")
+    assert load(file).inputs == (*names, "petal_length_present")
+    agree(file, model, Batch(vectors(*names, seed=1), present={"petal_length": ~there}))
+    agree(file, model, Batch(vectors(*names, seed=2, size=2)))
+    with pytest.raises(KeyError, match="the batch has no .'is_present'"):
+        load(file)(Batch(vectors("petal_length", "is", "my linear")))
+
+
+@both_kinds
+def test_a_name_for_two_things_is_refused_and_a_good_file_stays(kind, tmp_path):
+    there = torch.tensor([True, False, True, True])
+    model = of_vectors(("has", "has_present"), ["size"])
+    file = export(
+        model, Batch(vectors("has", "has_present")), tmp_path / f"model.{kind}"
+    )
+    good = file.read_bytes()
+    both = Batch(vectors("has", "has_present"), present={"has": there})
+    with pytest.raises(
+        ValueError, match="'has_present' would be two things .* of 'has'"
+    ):
+        export(model, both, file)
+    model = of_vectors(("image",), ["size", "image"])
+    if kind == "onnx":
+        with pytest.raises(ValueError, match=r"share the names \['image'\].*to .pt2"):
+            export(model, Batch(vectors("image")), file)
+    else:
+        other = export(model, Batch(vectors("image")), tmp_path / "other.pt2")
+        agree(other, model, Batch(vectors("image", seed=1)))
+        other.unlink()
+    assert file.read_bytes() == good and list(tmp_path.iterdir()) == [file]
+
+
+@both_kinds
+def test_what_fails_leaves_a_good_file_and_nothing_beside_it(
+    kind, tmp_path, monkeypatch
+):
+    model, example = of_vectors(("image",), ["size"]), Batch(vectors("image"))
+    file = export(model, example, tmp_path / f"model.{kind}")
+    good = file.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr("os.fsync", full)
+        export(model, example, file)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(deploy, "load", stopped)
+        export(model, example, file)
+    with pytest.raises(FileNotFoundError):
+        export(model, example, tmp_path / "nowhere" / file.name)
+    assert file.read_bytes() == good and list(tmp_path.iterdir()) == [file]
+
+
+def test_words_of_python_are_refused(tmp_path):
+    """PyTorch writes code with these names, in which they would be something else."""
+    for modality, task in (("is", "size"), ("image", "class")):
+        model = of_vectors((modality,), [task])
+        with pytest.raises(
+            ValueError, match=f"'{modality if task == 'size' else task}'"
+        ):
+            export(model, Batch(vectors(modality)), tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_making_is_refused(tmp_path):
+    program = torch.export.export(nn.Linear(3, 2), (torch.zeros(4, 3),))
+    torch.export.save(program, tmp_path / "model.pt2")
+    with pytest.raises(ValueError, match="was not written by mtmm_lib.deploy.export"):
+        load(tmp_path / "model.pt2")
+
+
 def test_a_file_that_answers_otherwise_is_not_passed_over(tmp_path, monkeypatch):
-    """A model whose evaluation is random cannot be what the file is."""
+    """A model whose evaluation is random cannot be what the file is, and takes no good
+    file's place."""
 
     class Restless(ConvEncoder):
         def forward(self, x, lengths=None):
@@ -219,6 +376,7 @@ def test_a_file_that_answers_otherwise_is_not_passed_over(tmp_path, monkeypatch)
         match="answers otherwise than the model: task 'digit' differs by up to",
     ):
         export(model, samples(), tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_suffixes_and_single_samples_are_refused(tmp_path):
