@@ -18,7 +18,7 @@ from mtmm_lib.lesson import (
     claims,
 )
 from mtmm_lib.lesson.article import STATEMENTS
-from tools.lesson import Source
+from tools.lesson import source
 
 UP, DOWN, NOISE = Gain(5, 1, 10), Gain(-5, 1, 10), Gain(0.5, 1, 10)
 
@@ -104,8 +104,7 @@ def test_a_statement_is_a_template_with_fields(monkeypatch, capsys) -> None:
 
 @pytest.mark.parametrize("slug", book.lessons())
 def test_every_claim_of_a_lesson_is_one_text(slug: str) -> None:
-    text = (book.lesson(slug).folder / "lesson.md").read_text(encoding="utf-8")
-    for cell in Source(text).code:
+    for cell in source(book.lesson(slug)).code:
         nodes = [*ast.walk(ast.parse(TransformerManager().transform_cell(cell)))]
         named = {
             target.id: node.value

@@ -18,6 +18,7 @@ from test_page import Balanced
 
 from mtmm_lib.lesson import book, check, exercises, forget_progress, start
 from mtmm_lib.lesson.exercises import by_lesson
+from tools.lesson import source
 
 # the package shows the function of that name
 progress = importlib.import_module("mtmm_lib.lesson.progress")
@@ -315,9 +316,7 @@ def test_the_folder_is_the_users_own(monkeypatch, tmp_path) -> None:
 
 def test_every_exercise_has_the_chapter_of_its_source() -> None:
     for chapter, ids in by_lesson().items():
-        source = book.lesson(chapter).folder / "lesson.md"
-        text = source.read_text(encoding="utf-8")
-        assert all(f":label: {id}\n" in text for id in ids)
+        assert ids == list(source(book.lesson(chapter)).exercises)
     assert sum(map(len, by_lesson().values())) == len(exercises.exercises())
 
 

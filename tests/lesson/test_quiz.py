@@ -3,12 +3,12 @@ them."""
 
 import copy
 import json
-import re
 from collections.abc import Iterator
 
 import pytest
 
 from mtmm_lib.lesson import book, questions, quiz
+from tools.lesson import source
 
 ANSWER = {"answer": "one", "correct": True, "feedback": "Yes."}
 WRONG = {"answer": "two", "correct": False, "feedback": "No."}
@@ -83,10 +83,7 @@ def test_a_self_test_takes_multiple_choices_only() -> None:
 
 @pytest.mark.parametrize("chapter", book.lessons())
 def test_the_sections_of_a_self_test_are_in_the_chapter(chapter: str) -> None:
-    source = book.lesson(chapter).folder / "lesson.md"
-    headings = re.findall(
-        r"^## (.*)$", source.read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
+    headings = source(book.lesson(chapter)).headings
     named = [
         question["section"]
         for question in questions.load(chapter)
