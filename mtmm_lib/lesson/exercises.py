@@ -59,8 +59,9 @@ To add an exercise to a lesson:
    The judge calls the answer with copies of each input and compares what it returns
    (`difference`). An answer that does on most inputs what a mistake does, where one of
    them is wrong, gets its hint. So no hint has to find out what is wrong, and nothing
-   is written twice. Any other wrong answer hears what differs. It may also do so by the
-   exercise's own words, where the expected value would give the solution away:
+   is written twice. Several mistakes that deserve the same hint stand in a tuple. Any
+   other wrong answer hears what differs, or, where the expected value would give the
+   solution away, the exercise's own words:
 
            differs="Not the mean over the present modalities yet. Try one sample.",
 
@@ -82,8 +83,14 @@ To add an exercise to a lesson:
            … set its parameters …
            return count, model(x)
 
-       @function("deep-net", inputs=…, call=_used, mistakes={"No ReLU …": _deep(…)})
+       @function("deep-net", inputs=…, call=_used, mistakes={"No ReLU …": …})
        class Deep(nn.Module): …
+
+   A value that the reader is to find is a function without inputs:
+
+       @function("which-rate", mistakes={"That is κ/2.": lambda: 3.0})
+       def _() -> float:
+           return 2 / 6
 
    **Lines** to be completed by words (or by other values): the right ones, and when a
    wrong one gets which hint. The first hint that fits the first wrong line is given;
@@ -156,6 +163,7 @@ NO_FUNCTION = (
     "Hand over what you defined itself, check({id!r}, {name}), without brackets behind "
     "its name."
 )
+NOT_YET = "It is not {yours}."
 FORGOTTEN = (
     "With {arguments} your function returns nothing (None). Does every branch of it "
     "reach a return?"
@@ -277,9 +285,10 @@ class function:
 
     Args:
         id: the exercise.
-        inputs: returns the inputs, each a tuple of arguments.
         mistakes: what readers get wrong, as a function (or several), by the hint that
             each gets.
+        inputs: returns the inputs, each a tuple of arguments. Without any the exercise
+            asks for a value, what the reference returns.
         call: how an answer is put to use, `call(answer, *arguments)`; what that returns
             is compared. By default the answer is called with the arguments.
         differs: the hint where a value differs and no mistake is recognised; by default
@@ -293,8 +302,8 @@ class function:
     """
 
     id: str
-    inputs: Callable[[], Iterable[tuple[Any, ...]]]
     mistakes: Mistakes
+    inputs: Callable[[], Iterable[tuple[Any, ...]]] = lambda: [()]
     call: Callable[..., Any] = _called
     differs: str = ""
     unchanged: str = ""
@@ -306,9 +315,12 @@ class function:
         return reference
 
     def _check(self, reference: Callable[..., Any], answer: Any) -> None:
-        if not callable(answer):
-            raise Hint(NO_FUNCTION, id=self.id, name=reference.__name__)
         cases = list(self.inputs())
+        asks_for_value = not any(cases)
+        if not (callable(answer) or asks_for_value):
+            raise Hint(NO_FUNCTION, id=self.id, name=reference.__name__)
+        if not callable(answer):
+            value, answer = answer, lambda: value
         yours = self._outcomes(answer, cases)
         expected = self._outcomes(reference, cases)
         off = self._differences(yours, expected)
@@ -324,8 +336,10 @@ class function:
             raise yours[first].error
         if yours[first] is None:
             raise Hint(FORGOTTEN, **fields)
-        own = self.differs and found.template in (VALUE, ENTRY)
-        raise Hint(self.differs if own else found.template, **fields)
+        if found.template in (VALUE, ENTRY):
+            usual = NOT_YET if asks_for_value else found.template
+            raise Hint(self.differs or usual, **fields)
+        raise Hint(found.template, **fields)
 
     def _outcomes(self, answer: Any, cases: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What comes of an answer for each input: a value, None, or what it raised."""

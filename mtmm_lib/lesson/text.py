@@ -39,7 +39,7 @@ def show(value: Any, digits: int = 4) -> str:
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, (list, tuple)):
         shown = [show(each, digits) for each in value[:12]]
-        brackets = "()" if isinstance(value, tuple) else "[]"
+        brackets = "()" if type(value) is tuple else "[]"  # a shape is [3]
         return ", ".join(shown + ["…"] * (len(value) > 12)).join(brackets)
     return str(getattr(value, "__name__", value))
 

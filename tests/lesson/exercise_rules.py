@@ -73,17 +73,16 @@ def arguments_that_do_not_matter(source: str) -> Iterator[str]:
     """For every exercise that asks for a function or class: the arguments of which a
     right answer may use the first value that it saw, and passes."""
     for id, solution in _solutions(source):
-        for name in inspect.signature(solution).parameters:
+        names = inspect.signature(solution).parameters if callable(solution) else ()
+        for name in names:
             if judge(id, _used(solution, partial(_first, name, []))).passed:
                 yield f"{id}: {name} does not matter"
 
 
 def clothes_that_do_not_pass(source: str) -> Iterator[str]:
-    """For every exercise that asks for a function: the forms of a right answer that the
-    judge does not take."""
+    """For every exercise that asks for a function or value: the forms of a right answer
+    that the judge does not take."""
     for id, solution in _solutions(source):
-        if isinstance(solution, type):
-            continue
         for name, put_on in CLOTHES.items():
             made = judge(id, _used(solution, dressed=partial(_dressed, put_on)))
             if not made.passed:
@@ -99,9 +98,7 @@ def clothes_that_do_not_pass(source: str) -> Iterator[str]:
 
 def _solutions(source: str) -> Iterator[tuple[str, Any]]:
     for id, exercise in Source(source).exercises.items():
-        solution = answer(exercise, exercise.solutions[0])
-        if callable(solution):
-            yield id, solution
+        yield id, answer(exercise, exercise.solutions[0])
 
 
 def _used(
@@ -112,7 +109,9 @@ def _used(
 ) -> Any:
     """An answer that calls the solution with arguments that `handed` changes, dresses
     what it returns, and does something to its own arguments `after`. Of a class, what
-    is called is its constructor."""
+    is called is its constructor; a value is dressed."""
+    if not callable(solution):
+        return dressed(solution)
     called = solution.__init__ if isinstance(solution, type) else solution
 
     @wraps(called)

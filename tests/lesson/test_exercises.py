@@ -370,6 +370,19 @@ class TestFunction:
         assert "stub" in judge("planted", lambda x, more: None).hint
 
 
+def test_a_value_is_compared_and_not_told(empty) -> None:
+    @exercises.function("planted", mistakes={"That is κ/2.": lambda: 3.0})
+    def rate():
+        return 2 / 6
+
+    assert (
+        judge("planted", 1 / 3).passed and judge("planted", torch.tensor(1 / 3)).passed
+    )
+    assert judge("planted", 3).hint == "That is κ/2."
+    assert judge("planted", 0.5).hint == "It is not 0.5."
+    assert "stub" in judge("planted", ...).hint
+
+
 class TestLines:
     @pytest.fixture
     def two(self, empty):

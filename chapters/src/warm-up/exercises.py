@@ -151,7 +151,7 @@ class Deep(nn.Module):
 def _run(Deep: type[nn.Module], widths: list[int], x: Tensor) -> Any:
     """The number of parameters; where it is right, also their shapes and, with random
     values for them, the output."""
-    model = Deep(widths)
+    model = Deep(list(widths))
     if not isinstance(model, nn.Module):
         raise Hint("Deep should be a subclass of nn.Module.")
     parameters = list(model.parameters())
