@@ -17,8 +17,10 @@ ENTRY = (
 )
 NUMBER = "One number was expected; your result has the shape {yours}."
 SHAPE = "A result of shape {expected} was expected; yours has the shape {yours}."
+NO_ARRAY = "A result of shape {expected} was expected; yours is one number."
 LENGTH = "{expected} values were expected; your result has {yours}."
 KEYS = "The keys {expected} were expected; your result has {yours}."
+NO_DICT = "A dictionary of {expected} was expected; your result is {yours}."
 KIND = "Your result is {yours}, which cannot be compared with what was expected."
 
 
@@ -58,7 +60,7 @@ def difference(
         return None if same else Difference(KIND, yours, expected, place)
     if isinstance(expected, Mapping):
         if not isinstance(yours, Mapping):
-            return Difference(KIND, yours, expected, place)
+            return Difference(NO_DICT, yours, list(expected), place)
         if set(yours) != set(expected):
             return Difference(KEYS, list(yours), list(expected), place)
         pairs = [(key, yours[key], expected[key]) for key in expected]
@@ -94,7 +96,7 @@ def _numeric(
     if got.numel() == expected.numel() == 1 and not expected.shape:
         got = got.reshape(())
     if got.shape != expected.shape:
-        template = SHAPE if expected.shape else NUMBER
+        template = NUMBER if not expected.shape else SHAPE if got.shape else NO_ARRAY
         return Difference(template, list(got.shape), list(expected.shape), place)
     if not expected.numel():
         return None

@@ -175,7 +175,7 @@ def linear_gramian(x: Tensor, slopes: Tensor) -> Tensor:
 
 def _one_by_one(unit_sum: Callable[[np.ndarray], Any], G: np.ndarray) -> Any:
     """The weights as separate numbers, each of which has to be right to some digits."""
-    return tuple(np.asarray(unit_sum(G), np.float64).tolist())
+    return tuple(np.asarray(unit_sum(G), np.float64).ravel().tolist())
 
 
 def _lengths() -> list[tuple[np.ndarray]]:
