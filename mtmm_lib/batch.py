@@ -181,6 +181,7 @@ class Batch:
             inputs, targets, present, lengths: as in `Batch`.
 
         Raises:
+            TypeError: for what is no dict.
             ValueError: for text, dates and other things that are no numbers, columns of
                 pandas with different row labels, and whatever `Batch` refuses.
         """
@@ -190,6 +191,12 @@ class Batch:
             "present": present or {},
             "lengths": lengths or {},
         }
+        for group, values in groups.items():
+            if not isinstance(values, Mapping):
+                raise TypeError(
+                    f"{group} is a dict from names to arrays, such as "
+                    f"{{'table': x}}, got {type(values).__name__}"
+                )
         _same_rows(groups)
         converted = {
             group: {
@@ -301,6 +308,14 @@ class Batch:
                     )
         partly = {key for batch in batches for key in batch.present}
         padded = {key for batch in batches for key in batch.lengths}
+        for key in first.inputs:
+            shapes = {b.inputs[key].shape[2 if key in padded else 1 :] for b in batches}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"Batch.cat: inputs[{key!r}] have the shapes "
+                    f"{[list(b.inputs[key].shape) for b in batches]}; sequences are "
+                    "padded where lengths names them, everything else has one shape"
+                )
         return Batch(
             inputs={
                 key: (cat if key in padded else torch.cat)(

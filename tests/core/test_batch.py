@@ -232,6 +232,12 @@ def test_arrays_of_any_precision():
     assert batch.lengths["ids"].tolist() == [4, 0, 1]
 
 
+@pytest.mark.parametrize("inputs", [np.zeros((2, 3)), pd.DataFrame({"a": [1.0]})])
+def test_arrays_come_by_name(inputs):
+    with pytest.raises(TypeError, match="inputs is a dict from names to arrays"):
+        Batch.from_arrays(inputs)
+
+
 def test_arrays_follow_the_default_precision():
     torch.set_default_dtype(torch.float64)
     try:

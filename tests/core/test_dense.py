@@ -169,5 +169,5 @@ def test_batches_of_sequences_are_padded_when_they_are_joined():
     assert whole.lengths["text"][-1] == 9
     assert whole.targets["tag"][0, short.lengths["text"][0] :].eq(-1).all()
     shapes = partial(torch.zeros, 2)
-    with pytest.raises(RuntimeError):  # of pictures nobody knows how to pad them
+    with pytest.raises(ValueError, match=r"\[2, 1, 4, 4\], \[2, 3, 4, 4\]"):
         Batch.cat([Batch({"a": shapes(1, 4, 4)}), Batch({"a": shapes(3, 4, 4)})])

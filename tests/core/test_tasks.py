@@ -514,6 +514,22 @@ def test_no_label_at_all_is_no_loss_and_no_gradient(task):
 
 
 @pytest.mark.parametrize("task", EACH, ids=repr)
+def test_losses_of_parts_give_that_of_the_whole(task):
+    """As chunks of an evaluation and processes add them up, by what each divides by."""
+    batch = samples(30)
+    if task.name in "mv":  # half a target is half a label
+        batch.targets[task.name][1::4, 0] = -1 if task.name == "m" else NAN
+    prediction = task.head({"shared": 4})(torch.randn(30, 4))
+    rows = [slice(0, 7), slice(7, 8), slice(8, 30)]
+    losses = [task.loss(said(task, prediction[r]), batch[r]) for r in rows]
+    weights = [task.weight(batch[r]) for r in rows]
+    torch.testing.assert_close(
+        sum(w * x for w, x in zip(weights, losses, strict=True)) / sum(weights),
+        task.loss(said(task, prediction), batch),
+    )
+
+
+@pytest.mark.parametrize("task", EACH, ids=repr)
 def test_seeds_side_by_side_are_each_what_one_alone_is(task):
     batches = [samples(8), samples(8)]
     stacked = torch.stack([batch.targets[task.name] for batch in batches])
