@@ -20,6 +20,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
+Edges = tuple[tuple[Node | None, int], ...]
+
+NO_EDGE = (None, 0)
+
 #: Which input of a product of matrices is the second factor.
 SECOND_FACTOR = {"AddmmBackward0": 2, "MmBackward0": 1}
 
@@ -50,12 +54,12 @@ class Graph:
     Args:
         leaves: what collects a gradient → the set of losses that depend on it.
         nodes: a leaf → its node.
-        inputs: a node → the nodes that its inputs come from, by number of the input.
+        inputs: a node → where its inputs come from: nodes, and which of their results.
     """
 
     leaves: dict[Tensor, int] = field(default_factory=dict)
     nodes: dict[Tensor, Node] = field(default_factory=dict)
-    inputs: dict[Node, list[tuple[int, Node]]] = field(default_factory=dict)
+    inputs: dict[Node, Edges] = field(default_factory=dict)
 
     @classmethod
     def of(cls, losses: Sequence[Tensor], cut: Tensor | None = None) -> Graph:
@@ -71,16 +75,17 @@ class Graph:
         waiting = [(node, False) for node, number in roots if (node, number) != barrier]
         while waiting:
             node, done = waiting.pop()
-            if done:
+            if done:  # so is all that it depends on
                 listed.append(node)
             elif node not in inputs:
-                inputs[node] = [
-                    (slot, edge[0])
-                    for slot, edge in enumerate(node.next_functions)
-                    if edge[0] is not None and edge != barrier
-                ]
+                edges = node.next_functions
+                if barrier in edges:
+                    edges = tuple(NO_EDGE if e == barrier else e for e in edges)
+                inputs[node] = edges
                 waiting.append((node, True))
-                waiting += [(n, False) for _, n in inputs[node] if n not in inputs]
+                waiting += [
+                    (n, False) for n, _ in edges if n is not None and n not in inputs
+                ]
         # Then in the other order, from the losses on: a node's set is complete before
         # it is handed on.
         sets = dict.fromkeys(listed, 0)
@@ -88,10 +93,12 @@ class Graph:
             if root != barrier:
                 sets[root[0]] |= 1 << number
         for node in reversed(listed):
-            for _, source in inputs[node]:
-                sets[source] |= sets[node]
-            if not inputs[node] and hasattr(node, "variable"):
-                found.leaves[node.variable] = sets[node]
+            edges, reached_by = inputs[node], sets[node]
+            for source, _ in edges:
+                if source is not None:
+                    sets[source] |= reached_by
+            if not edges and hasattr(node, "variable"):
+                found.leaves[node.variable] = reached_by
                 found.nodes[node.variable] = node
         return found
 
@@ -122,9 +129,10 @@ class Graph:
     def users(self) -> dict[Node, list[tuple[Node, int]]]:
         """A node → the nodes that its result goes into, and as which input."""
         found: dict[Node, list[tuple[Node, int]]] = {}
-        for node, inputs in self.inputs.items():
-            for slot, source in inputs:
-                found.setdefault(source, []).append((node, slot))
+        for node, edges in self.inputs.items():
+            for slot, (source, _) in enumerate(edges):
+                if source is not None:
+                    found.setdefault(source, []).append((node, slot))
         return found
 
     def _only_user(self, node: Node) -> tuple[Node, int] | None:

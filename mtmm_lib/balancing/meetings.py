@@ -35,7 +35,7 @@ Level = Literal["parameters", "features"]
 
 #: Columns of the Jacobian that are multiplied at once: as many as a CPU's caches hold,
 #: or as keep a GPU busy.
-COLUMNS, COLUMNS_ON_GPU = 24_000, 250_000
+COLUMNS, COLUMNS_ON_GPU = 2**15, 2**18
 
 #: A smaller weight's gradients are computed sooner than anything is saved on them.
 SMALLEST = 2**14
@@ -247,19 +247,21 @@ class TaskGradients:
                 block = buffer[: len(there), : len(parts[0])]
                 torch._foreach_copy_(list(block.unbind()), list(parts))
                 if len(there) == size:
-                    total.addmm_(block, block.T)
+                    # Above the diagonal stands what stands below it: a quarter of the
+                    # matrix, T/2 by T/2, need not be multiplied out.
+                    half = size // 2
+                    total[:, :half].addmm_(block, block[:half].T)
+                    total[half:, half:].addmm_(block[half:], block[half:].T)
                 else:
                     index = torch.tensor(list(there), device=device)
                     total[index.unsqueeze(1), index] += block @ block.T
         if self.z is not None and processes() > 1:
             total = sum_over_processes(total)
+        total = total.tril() + total.tril(-1).T
         gramian: np.ndarray = total.cpu().double().numpy()
-        wrong = [
-            name
-            for name, square in zip(self.names, np.diagonal(gramian), strict=True)
-            if not np.isfinite(square)
-        ]
-        if wrong:
+        finite = np.isfinite(np.diagonal(gramian))
+        if not finite.all():
+            wrong = [n for n, yes in zip(self.names, finite, strict=True) if not yes]
             raise FloatingPointError(f"the gradients of tasks {wrong} are not finite")
         return gramian
 

@@ -193,17 +193,18 @@ def imtl_g(gramian: np.ndarray) -> np.ndarray:
     kept = np.diagonal(gramian) > 0
     if not kept.any():
         return np.full(len(gramian), 1 / len(gramian))
-    n = np.sqrt(np.diagonal(gramian)[kept])
-    # C v = m 1 and a·v = 1, in units of each gradient's length; m is the common
-    # projection.
-    a, size = n.min() / n, int(kept.sum())
-    system = np.block(
-        [
-            [gramian[np.ix_(kept, kept)] / np.outer(n, n), -np.ones((size, 1))],
-            [a, np.zeros(1)],
-        ]
-    )
-    v = np.linalg.lstsq(system, np.append(np.zeros(size), 1.0), rcond=None)[0][:size]
+    n, size = np.sqrt(np.diagonal(gramian)[kept]), int(kept.sum())
+    # Two conditions, in units of each gradient's length, where v = n w: all
+    # projections are a number m, C v - m 1 = 0; and the weights sum to one, a·v = 1,
+    # in multiples of the shortest length. Unknown are v and m.
+    a = n.min() / n
+    system = np.zeros((size + 1, size + 1))
+    system[:-1, :-1] = gramian[np.ix_(kept, kept)] / np.outer(n, n)
+    system[:-1, -1], system[-1, :-1] = -1, a
+    right = np.zeros(size + 1)
+    right[-1] = 1
+    # Least squares, since C is singular where gradients depend on each other.
+    v = np.linalg.lstsq(system, right, rcond=None)[0][:-1]
     weights[kept] = a * v
     return weights
 
