@@ -11,71 +11,70 @@ down in every step. How long a network would otherwise attend to one modality on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from mtmm_lib.balancing.base import StaticWeights
-from mtmm_lib.batch import Features, Output
+from mtmm_lib.balancing.base import StaticWeights, processes
+from mtmm_lib.batch import Batch, Features, Output
 from mtmm_lib.model import Model, TaskModel
 from mtmm_lib.tasks import Classification
 
 
 def gradient_blend_weights(
-    train_loss: Sequence[Mapping[str, float]],
-    valid_loss: Sequence[Mapping[str, float]],
-    start: int = 0,
-    end: int = -1,
+    before: tuple[Mapping[str, float], Mapping[str, float]],
+    after: tuple[Mapping[str, float], Mapping[str, float]],
 ) -> dict[str, float]:
     r"""Gradient-Blend: weights of joint and unimodal losses from first runs (Wang et
     al., 2020).
 
-    Between the epochs `start` and `end`, a task's validation loss falls by $G_t$, its
+    Between two checkpoints of a run, a task's validation loss falls by $G_t$, its
     generalisation, and the gap between validation and training loss grows by $O_t$, its
     overfitting. The weights $w_t \propto G_t / O_t^2$ make the
     overfitting-to-generalisation ratio of the blend,
     $\sum_t w_t^2 O_t^2 / (\sum_t w_t G_t)^2$, as small as it can be. A task that did
     not generalise, $G_t \le 0$, gets no weight.
 
+    Both losses of a checkpoint have to be those of the same weights, in evaluation
+    mode, as `mtmm_lib.training.evaluate_losses` computes them. `History.train_loss` is
+    no such thing: it is the mean over the steps of an epoch, in which the weights
+    moved, with dropout. In the paper each modality, and the joint model, has a run of
+    its own, from which it takes its entry of each mapping; with one run of all losses
+    together the weights are those of an approximation.
+
     Args:
-        train_loss, valid_loss: task → loss, for each epoch: what a `History` holds. In
-            the paper's first version each modality, and the joint model, has a run of
-            its own.
-        start, end: numbers of epochs in these lists.
+        before: training losses and validation losses of the first checkpoint, task →
+            loss.
+        after: those of the second one.
 
     Returns:
         task → weight, of sum one; for `StaticWeights`.
 
     Raises:
-        ValueError: when a task has no loss at one of the epochs, or no overfitting to
-            divide by, or none of the tasks generalised.
+        ValueError: when a task has not all four losses, or no overfitting to divide by,
+            or none of the tasks generalised.
     """
     weights = {}
-    for name in valid_loss[start]:
-        losses = [
-            p[epoch].get(name, math.nan)
-            for epoch in (start, end)
-            for p in (train_loss, valid_loss)
-        ]
+    for name in dict.fromkeys(name for part in (*before, *after) for name in part):
+        losses = [part.get(name, math.nan) for part in (*before, *after)]
         if not all(map(math.isfinite, losses)):
             raise ValueError(
-                f"task {name!r} has no training or no validation loss at epoch "
-                f"{start} or {end}"
+                f"task {name!r} needs a training and a validation loss before and "
+                f"after, got {losses[0]} and {losses[1]}, {losses[2]} and {losses[3]}"
             )
         train_before, valid_before, train_after, valid_after = losses
         overfitting = (valid_after - train_after) - (valid_before - train_before)
         if overfitting == 0:
             raise ValueError(
-                f"task {name!r} has not overfitted between epochs {start} and {end}, "
-                "so that its weight would be infinite; take epochs further apart"
+                f"task {name!r} has not overfitted between the two checkpoints, so "
+                "that its weight would be infinite; take checkpoints further apart"
             )
         weights[name] = max(valid_before - valid_after, 0.0) / overfitting**2
     total = math.fsum(weights.values())
     if total == 0:
         raise ValueError(
-            f"no validation loss fell between epochs {start} and {end}, so there is "
-            "no blend"
+            "no validation loss fell between the two checkpoints, so there is no blend"
         )
     return {name: weight / total for name, weight in weights.items()}
 
@@ -100,6 +99,11 @@ class OGMGE(StaticWeights):
     $\hat y = \sum_m A_m z_m + c$ (concatenation or sum, and no hidden layer after it),
     and are then $A_m z_m + c/2$. This is checked in every step. The losses are added up
     with fixed weights.
+
+    It is a simplified form. The authors' code also takes gated and FiLM fusion, where
+    it splits what the head says in a way of its own, changes the weights of
+    convolutions only and leaves all other parameters alone, and stops after epoch 50;
+    here whole encoders are changed, from the first step to the last.
 
     An optimizer that divides by the size of the gradient, as Adam does, undoes a steady
     factor: take SGD, as the paper does.
@@ -143,11 +147,16 @@ class OGMGE(StaticWeights):
     def backward(
         self, losses: dict[str, Tensor], output: Output, model: TaskModel
     ) -> dict[str, float]:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if processes() > 1:
             raise ValueError(
                 "OGMGE compares modalities over the whole batch: train in one process"
             )
-        self.factors = self._factors(output, model)
+        if not isinstance(model, Model) or output.batch is None:
+            raise ValueError(
+                f"OGMGE takes the prediction of a Model for a batch apart, got "
+                f"{type(model).__name__}"
+            )
+        self.factors = self._factors(output, output.batch, model)
         used = super().backward(losses, output, model)
         for name, factor in self.factors.items():
             for p in model.encoders[name].parameters():
@@ -158,8 +167,8 @@ class OGMGE(StaticWeights):
                         p.grad.add_(torch.randn_like(p.grad) * spread)
         return used
 
-    def _factors(self, output: Output, model: Model) -> dict[str, float]:
-        batch, task = output.batch, model.tasks.get(self.task)
+    def _factors(self, output: Output, batch: Batch, model: Model) -> dict[str, float]:
+        task = model.tasks.get(self.task)
         if not isinstance(task, Classification) or not task.pooled:
             raise ValueError(
                 f"OGMGE compares by a classification task, but {self.task!r} is "

@@ -1,6 +1,6 @@
 """Training and evaluation: one loop for every model, task and balancer."""
 
-from mtmm_lib.training.evaluation import evaluate, predict
+from mtmm_lib.training.evaluation import evaluate, evaluate_losses, predict
 from mtmm_lib.training.fit import fit
 from mtmm_lib.training.history import History, TrainingError
 from mtmm_lib.training.hooks import EpochState, patience
@@ -14,6 +14,7 @@ __all__ = [
     "TrainingError",
     "cosine",
     "evaluate",
+    "evaluate_losses",
     "fit",
     "fit_many",
     "mean_loss",

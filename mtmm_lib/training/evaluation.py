@@ -43,6 +43,21 @@ def evaluate(model: TaskModel, data: Data) -> dict[str, float]:
         return measure(model, data, _device(model))[1]
 
 
+def evaluate_losses(model: TaskModel, data: Data) -> Losses:
+    """Each task's mean loss over all samples that have its label, in evaluation mode:
+    what a `History` holds for validation data, for any data.
+
+    Arguments and errors are those of `evaluate`.
+
+    Returns:
+        task → loss, without the tasks that have no label.
+    """
+    if isinstance(data, Batch):
+        model.check(data)
+    with modes_kept(model):
+        return measure(model, data, _device(model))[0]
+
+
 def predict(model: TaskModel, data: Data) -> dict[str, Tensor]:
     """What a model says of each sample, on the scale that a person reads.
 
