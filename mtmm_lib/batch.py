@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,9 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
     lengths: dict[str, Tensor] = field(default_factory=dict)
+    #: Targets known to miss nothing, so that a step need not look for what is missing;
+    #: `fit` finds out once for all data. Slices know it too, altered batches do not.
+    complete: frozenset[str] = field(default=frozenset(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if torch.compiler.is_compiling():  # sizes are symbols; comparing would fix them
@@ -216,12 +219,19 @@ class Batch:
         }
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch.unchecked(
+        new = Batch.unchecked(
             *(
                 {key: function(value) for key, value in tensors.items()}
                 for tensors in self._groups().values()
             )
         )
+        return new.knowing(self.complete)
+
+    def knowing(self, complete: Iterable[str]) -> Batch:
+        """The same batch, told which of its targets miss nothing."""
+        new = Batch.unchecked(*self._groups().values())
+        object.__setattr__(new, "complete", frozenset(complete))
+        return new
 
     @staticmethod
     def unchecked(
@@ -252,6 +262,8 @@ class Batch:
                 "index a Batch by a slice or a tensor, as in batch[3:4]: a sample is "
                 "a batch of one"
             )
+        if isinstance(index, Tensor) and index.dtype == torch.long and index.dim() == 1:
+            return self._map(lambda tensor: tensor.index_select(0, index))  # faster
         return self._map(lambda tensor: tensor[index])
 
     def pin_memory(self) -> Batch:
@@ -585,9 +597,11 @@ class Features:
     @staticmethod
     def vector(value: Tensor) -> Features:
         """One vector per sample `[B, D]` as a sequence of length one."""
-        return Features(value.unsqueeze(1))
+        features = Features(value.unsqueeze(1))
+        features.__dict__["pooled"] = value  # no need to go there and back
+        return features
 
-    @property
+    @cached_property
     def pooled(self) -> Tensor:
         r"""`[B, D]`: the mean over the valid tokens (zero for a sample that has
         none)."""
@@ -598,7 +612,8 @@ def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean over the valid tokens: `[B, L, D]` and bool `[B, L]` → `[B, D]`; zero where
     none is valid."""
     if valid is None:
-        return tokens[:, 0] if tokens.shape[1] == 1 else tokens.mean(1)
+        # `squeeze` gives a gradient as a view, `[:, 0]` writes it into zeros
+        return tokens.squeeze(1) if tokens.shape[1] == 1 else tokens.mean(1)
     kept = torch.where(row_mask(valid, tokens), tokens, 0)
     return kept.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
 

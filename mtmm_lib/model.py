@@ -7,7 +7,6 @@ Shapes: B batch, L tokens, D width, M modalities.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from numbers import Integral
 from typing import Literal, cast
 
@@ -76,7 +75,7 @@ class TaskModel(nn.Module):
         left out."""
         losses = {}
         for name, task in self.tasks.items():
-            if task.labelled(batch).any():
+            if name in batch.complete or task.labelled(batch).any():
                 view = task.view(batch)
                 loss = task.loss(output if view is None else self(view), batch)
                 if not isinstance(loss, Tensor) or loss.dim():
@@ -300,14 +299,21 @@ class Model(TaskModel):
             name: _encode(name, encoder, dims[name], batch)
             for name, encoder in self.encoders.items()
         }
-        present = _present(batch, features)
-        return replace(self.from_features(features, present), batch=batch)
+        return self._from(features, _present(batch, features), batch)
 
     def from_features(
         self, features: dict[str, Features], present: Mapping[str, Tensor] | None = None
     ) -> Output:
         """Everything after the encoders: for those who have the features already, or
         others."""
+        return self._from(features, present, None)
+
+    def _from(
+        self,
+        features: dict[str, Features],
+        present: Mapping[str, Tensor] | None,
+        batch: Batch | None,
+    ) -> Output:
         # Looked up once: a module finds its parts slowly, and this runs at every step.
         fusion, sharing, heads = self.fusion, self.sharing, self.heads
         fused = fusion(features, present)
@@ -316,13 +322,15 @@ class Model(TaskModel):
         _expect_width(fusion, z.tokens, fusion.dim)
         shared = sharing(z.tokens)
         _expect_part("what the sharing returned", shared, Shared, "Shared({'age': h})")
+        # under hard sharing all tasks read one tensor, which is pooled once
+        own = {h: Features(h, z.valid) for h in shared.features.values()}
+        sources = {**features, "fused": z}
         predictions = {}
         for name, task in self.tasks.items():
-            sources = {**features, "fused": z}
             if name in shared.features:
                 h = shared.features[name]
                 _expect_width(sharing, h, sharing.dim, "task", name)
-                sources["shared"] = Features(h, z.valid)
+                sources["shared"] = own[h]
             read = [
                 sources[key].pooled if task.pooled else sources[key].tokens
                 for key in task.reads
@@ -343,6 +351,7 @@ class Model(TaskModel):
             penalties={"sharing": shared.penalty}
             if isinstance(shared.penalty, Tensor)
             else {},
+            batch=batch,
         )
 
     def task_parameters(self, name: str) -> list[nn.Parameter]:

@@ -218,6 +218,12 @@ class Classification(Supervised):
     def loss(self, output: Output, batch: Batch) -> Tensor:
         target, weights = self.target(batch), self.class_weights
         logits = self.logits(output, target)
+        if weights is None and self.name in batch.complete:
+            return F.cross_entropy(
+                logits.flatten(0, -2),
+                target.flatten(),
+                label_smoothing=self.label_smoothing,
+            )
         total = F.cross_entropy(
             logits.flatten(0, -2),
             target.flatten(),
@@ -527,18 +533,16 @@ class Regression(Supervised):
 
     def loss(self, output: Output, batch: Batch) -> Tensor:
         prediction, target = output.predictions[self.name], self._target(batch)
-        kept = ~target.isnan()
         # at least single precision, and double only where the model has it
-        target = target.to(torch.promote_types(prediction.dtype, torch.float32))
+        precision = torch.promote_types(prediction.dtype, torch.float32)
+        prediction, target = prediction.to(precision), target.to(precision)
+        measure = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+        if self.name in batch.complete:
+            return measure[self.error](prediction, target)
+        kept = ~target.isnan()
         # zero with zero gradient where nothing is known
-        error = torch.where(kept, prediction - target, 0)
-        if self.error == "mse":
-            total = error.square().sum()
-        elif self.error == "mae":
-            total = error.abs().sum()
-        else:
-            total = F.huber_loss(error, torch.zeros_like(error), reduction="sum")
-        return _mean(total, kept.sum())
+        known = torch.where(kept, prediction, 0), torch.where(kept, target, 0)
+        return _mean(measure[self.error](*known, reduction="sum"), kept.sum())
 
     def metric(self, output: Output, batch: Batch) -> Tensor:
         """Root mean squared error over the entries that are there, in the target's

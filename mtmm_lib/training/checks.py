@@ -11,7 +11,7 @@ from operator import length_hint
 import torch
 
 from mtmm_lib.balancing import Balancer
-from mtmm_lib.batch import Batch
+from mtmm_lib.batch import MISSING_CLASS, Batch
 from mtmm_lib.model import TaskModel
 from mtmm_lib.training.schedules import Schedule
 
@@ -93,6 +93,23 @@ def check_labels(model: TaskModel, train: Data) -> None:
                 f"train has no label for any of the tasks {sorted(labelled)}"
             )
         warn_unlabelled([name for name, found in labelled.items() if not found])
+
+
+def told_complete(model: TaskModel, data: Batch) -> Batch:
+    """The data, told which tasks have every entry of their target for every sample, so
+    that no step has to look."""
+    complete = []
+    for name, task in model.tasks.items():
+        if name in data.targets and task.labelled(data).all():
+            target = data.targets[name]
+            missing = (
+                target.isnan()
+                if target.is_floating_point()
+                else target == MISSING_CLASS
+            )
+            if not missing.any():
+                complete.append(name)
+    return data.knowing(complete)
 
 
 def warn_unlabelled(names: list[str]) -> None:

@@ -23,6 +23,7 @@ from mtmm_lib.training.checks import (
     check_schedule,
     check_selection,
     check_settings,
+    told_complete,
 )
 from mtmm_lib.training.evaluation import modes_kept
 from mtmm_lib.training.history import History
@@ -156,6 +157,10 @@ def fit(
             for p in parameters:
                 p.grad = None
 
+        if isinstance(train, Batch):
+            train = told_complete(model, train).to(place.device)
+        if isinstance(valid, Batch):
+            valid = valid.to(place.device)
         model.to(place.device)
         place.same_everywhere(model)
         if optimizer is None:
@@ -169,8 +174,8 @@ def fit(
         ends.callback(rates.restore)
         run = Run(
             model=model,
-            train=train.to(place.device) if isinstance(train, Batch) else train,
-            valid=valid.to(place.device) if isinstance(valid, Batch) else valid,
+            train=train,
+            valid=valid,
             balancer=balancer,
             optimizer=optimizer,
             rates=rates,
