@@ -172,7 +172,7 @@ def article() -> str:
             for lesson in about(label, book.lessons().values())
         ]
         chapters += [lesson.title for lesson in about(label, book.planned().values())]
-        return f"| {label} | {words} | {', '.join(chapters)} |\n"
+        return f"| {label} | {words} | {'; '.join(chapters)} |\n"
 
     head = "| | The article | Chapters |\n|---|---|---|\n"
     text = ARTICLE + "\n## Sections\n\n" + head
