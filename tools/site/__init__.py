@@ -87,6 +87,13 @@ _INLINE = re.compile(
 )
 
 
+# A formula that stands by itself.
+_FORMULA = re.compile(
+    r"^(?P<indent> *)(?:\\\[|\$\$)\s*(?P<tex>.*?)\s*(?:\\\]|\$\$) *$",
+    flags=re.DOTALL | re.MULTILINE,
+)
+
+
 def from_markdown(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
@@ -100,7 +107,30 @@ def from_markdown(
             return f"``{' '.join(match['text'].split())}``{glue}"
         return rf":math:`{match['math']}`" if match["math"] else f"\\{match['special']}"
 
-    lines[:] = _INLINE.sub(inline, "\n".join(lines)).split("\n")
+    def displayed(match: re.Match[str]) -> str:
+        indent, formula = match["indent"], " ".join(match["tex"].split())
+        return f"\n{indent}.. math:: {formula}\n"
+
+    def converted(paragraph: str) -> str:
+        made, end = "", 0
+        for match in _FORMULA.finditer(paragraph):
+            made += _INLINE.sub(inline, paragraph[end : match.start()])
+            made += displayed(match)
+            end = match.end()
+        return made + _INLINE.sub(inline, paragraph[end:])
+
+    # An indented paragraph is code, unless it goes on with a section such as Args.
+    paragraphs, outside, in_code = [], True, False
+    for paragraph in "\n".join(lines).split("\n\n"):
+        if outside and paragraph.startswith("    "):
+            head = "" if in_code else ".. code-block:: python\n    :force:\n\n"
+            paragraphs.append(head + paragraph)
+            in_code = True
+        else:
+            paragraphs.append(converted(paragraph))
+            outside = not paragraph.strip("\n").split("\n")[-1].startswith(" ")
+            in_code = False
+    lines[:] = "\n\n".join(paragraphs).split("\n")
 
 
 def remove_old_pages(app: Sphinx, error: Exception | None) -> None:
