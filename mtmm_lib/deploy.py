@@ -115,7 +115,7 @@ def export(model: TaskModel, example: Batch, path: str | os.PathLike[str]) -> Pa
     Raises:
         ValueError: for another suffix, an example of fewer than two samples, a name
             that is a word of Python, or two things of one name in the file, as when a
-            task is called like a modality.
+            modality or a task is called `m_present`.
         RuntimeError: when the file answers otherwise than the model.
         OSError: where the file cannot be written.
     """
