@@ -251,12 +251,11 @@ class Model(TaskModel):
                 f"a model needs at least one task and no name twice, got {names}"
             )
         sources = {"fused": fusion.dim, "shared": sharing.dim}
-        for taken in (sources, self.tasks):
-            if both := sorted(widths.keys() & taken.keys()):
-                raise ValueError(
-                    f"modalities {both} are named like a task, or like what a task may "
-                    f"read ('fused', 'shared'); rename them, as in {both[0] + '_in'!r}"
-                )
+        if taken := sorted(widths.keys() & sources.keys()):
+            raise ValueError(
+                f"modalities {taken} are named like a stage that tasks may read; call "
+                f"them otherwise, as in {taken[0] + '_input'!r}"
+            )
         dims = {**widths, **sources}
         for task in tasks:
             unknown = [source for source in task.reads if source not in dims]

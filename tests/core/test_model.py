@@ -717,15 +717,11 @@ FAULTS = {
         ValueError,
         "task 'values': a name is a string",
     ),
-    "a task named like a modality": (
-        lambda: of(Own(vector), name="y"),
-        ValueError,
-        r"modalities \['y'\] are named like a task",
-    ),
     "a modality named like a stage": (
         lambda: of(Own(vector), name="shared"),
         ValueError,
-        r"modalities \['shared'\] are named like .* read \('fused', 'shared'\)",
+        r"modalities \['shared'\] are named like a stage that tasks may read; .*"
+        "'shared_input'",
     ),
     "a fusion's class": (
         lambda: of(Own(vector), fusion=SumFusion),
@@ -804,6 +800,19 @@ def test_the_shortest_encoder_of_ones_own():
     model = of(Own(vector))
     torch.testing.assert_close(
         given(model).features["a"].pooled, model.encoders["a"].layer(X)
+    )
+
+
+def test_a_task_may_be_named_like_a_modality():
+    """As where noisy speech is the input and clean speech the target."""
+    model = of(Own(vector), SumFusion({"y": 4}, 5), HardSharing(["y"], 5, 6), name="y")
+    batch = Batch({"y": torch.randn(2, 3)}, {"y": torch.randn(2)})
+    model.check(batch)
+    output = model(batch)
+    model.losses(output, batch)["y"].backward()
+    assert output.predictions["y"].shape == (2, 1)
+    torch.testing.assert_close(
+        output.features["y"].pooled, model.encoders["y"].layer(batch.inputs["y"])
     )
 
 
