@@ -190,9 +190,9 @@ class Batch:
         """
         groups = {
             "inputs": inputs,
-            "targets": targets or {},
-            "present": present or {},
-            "lengths": lengths or {},
+            "targets": {} if targets is None else targets,
+            "present": {} if present is None else present,
+            "lengths": {} if lengths is None else lengths,
         }
         for group, values in groups.items():
             if not isinstance(values, Mapping):
@@ -373,6 +373,9 @@ def cat(parts: Sequence[Tensor], fill: float = 0) -> Tensor:
             for part in parts
         ]
     )
+
+
+# From single samples, arrays and tables
 
 
 def collate(samples: Sequence[Any], *, like: Any = None) -> Batch:
@@ -572,6 +575,9 @@ def _same_rows(groups: Mapping[str, Mapping[str, Any]]) -> None:
                 "rows are matched by position: bring them into one order, then use "
                 ".reset_index(drop=True)"
             )
+
+
+# What the stages hand on
 
 
 def row_mask(mask: Tensor, like: Tensor) -> Tensor:

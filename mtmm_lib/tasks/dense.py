@@ -136,5 +136,5 @@ class _Patches(nn.Module):
             )
         patch = height // rows, width // columns
         y: Tensor = self.each(x)
-        y = y.reshape(len(x), rows, columns, *patch, -1).transpose(2, 3)
-        return y.reshape(len(x), height, width, -1)  # from [B, h, H/h, w, W/w, C]
+        y = y.reshape(x.shape[0], rows, columns, *patch, -1).transpose(2, 3)
+        return y.reshape(x.shape[0], height, width, -1)  # from [B, h, H/h, w, W/w, C]

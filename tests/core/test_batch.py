@@ -236,6 +236,8 @@ def test_arrays_of_any_precision():
 def test_arrays_come_by_name(inputs):
     with pytest.raises(TypeError, match="inputs is a dict from names to arrays"):
         Batch.from_arrays(inputs)
+    with pytest.raises(TypeError, match="targets is a dict from names to arrays"):
+        Batch.from_arrays({"a": [1.0]}, inputs)
 
 
 def test_arrays_follow_the_default_precision():

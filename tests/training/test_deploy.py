@@ -17,7 +17,14 @@ from mtmm_lib.batch import Batch, Features, Output
 from mtmm_lib.deploy import export, load
 from mtmm_lib.encoders import ConvEncoder, MLPEncoder, PatchEncoder, SequenceEncoder
 from mtmm_lib.model import DecisionFusion, Model
-from mtmm_lib.tasks import Classification, Regression
+from mtmm_lib.tasks import (
+    Classification,
+    MultiLabel,
+    Ordinal,
+    Regression,
+    Segmentation,
+    SequenceTagging,
+)
 
 # PyTorch's trace of its own tracing is made for nobody, unless somebody listens, as
 # pytest does.
@@ -108,6 +115,24 @@ def test_fusions_of_vectors_and_of_tokens_can_be_exported(tmp_path):
         model,
         samples(9, 1, absent=True),
     )
+
+
+@both_kinds
+def test_the_heads_of_all_kinds_of_tasks_can_be_exported(kind, tmp_path):
+    tasks = [
+        Ordinal("grade", 4, hidden=(5,)),
+        MultiLabel("signs", 3),
+        SequenceTagging("tag", 3, reads="text"),
+        Segmentation("mask", 2, size=(8, 8), grid=(2, 2), reads="image"),
+    ]
+    model = Model(
+        {m: encoder(m, tokens=True) for m in ("image", "text")},
+        fusion.ConcatFusion({"image": 8, "text": 8}, 8),
+        sharing.HardSharing(["grade", "signs"], 8, 8),
+        tasks,
+    )
+    file = export(model, samples(lengths=True), tmp_path / f"model.{kind}")
+    agree(file, model, samples(3, 1, lengths=True))
 
 
 def test_every_sharing_can_be_exported(tmp_path):
