@@ -106,8 +106,9 @@ def paired_gain(
         a, b: columns; where less is better, exchange them.
         unit: of the columns, as in `"points"`.
         pool: (n_train, n_test), where the seeds split one pool: how many of its samples
-            each trains on and tests on. `gain.of_this_pool()` then goes back to the
-            plain error, for a claim about this pool alone.
+            each sets aside for training and for the test, also where training then uses
+            some of them only. `gain.of_this_pool()` goes back to the plain error, for a
+            claim about this pool alone.
 
     Raises:
         KeyError: for an unknown column.
@@ -159,8 +160,8 @@ class Study:
         seeds: the seeds, or keys, each once.
         valid: each model keeps the epoch that was best on its draw's validation part;
             where false, the last one.
-        pool: (n_train, n_test), where the draws split one pool of data: the samples
-            that a split sets aside for training and for the test. See `paired_gain`.
+        pool: (n_train, n_test), where the draws split one pool of data; see
+            `paired_gain`.
         budget: settings of `fit_many` for all trainings: epochs, batch_size, lr, ….
 
     Raises:

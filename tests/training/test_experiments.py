@@ -62,16 +62,16 @@ def ridge(x, y, train):
     return -((x @ np.array(weights).T - y[:, None]) ** 2)
 
 
-def gains_of_nothing(learner, pools, seed=0, size=1797, n_train=1000, n_test=497):
+def gains_of_nothing(learner, pools, used, size=1797, n_train=1000, n_test=497):
     """Gains between two learners that are equal by symmetry, over ten splits of each of
     many pools: each sees five features of its own, all alike in distribution."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for _ in range(pools):
         y = rng.choice([-1.0, 1.0], size)
         features = rng.standard_normal((2, size, 5)) + 0.3 * y[:, None]
         order = rng.permuted(np.tile(np.arange(size), (10, 1)), axis=1)
         train, test = np.zeros((2, 10, size))
-        np.put_along_axis(train, order[:, :n_train], 1, axis=1)
+        np.put_along_axis(train, order[:, :used], 1, axis=1)
         np.put_along_axis(test, order[:, -n_test:], 1, axis=1)
         one, other = (learner(x, y, train) for x in features)
         frame = pd.DataFrame(
@@ -87,11 +87,13 @@ def gains_of_nothing(learner, pools, seed=0, size=1797, n_train=1000, n_test=497
 
 
 class TestPairedGain:
-    @pytest.mark.parametrize("learner", [nearest_mean, ridge])
-    def test_the_rule_seldom_errs_on_splits_of_one_pool(self, learner):
+    @pytest.mark.parametrize(
+        ("learner", "used"), [(nearest_mean, 1000), (ridge, 1000), (nearest_mean, 300)]
+    )
+    def test_the_rule_seldom_errs_on_splits_of_one_pool(self, learner, used):
         """Shares of 800 pools: their standard error is 0.6 % at 3 % and 1.4 % at
         20 %."""
-        gains = list(zip(*gains_of_nothing(learner, 800), strict=True))
+        gains = list(zip(*gains_of_nothing(learner, 800, used), strict=True))
         above = [np.mean([g.holds for g in arm]) for arm in gains]
         below = [np.mean([g.below().holds for g in arm]) for arm in gains]
         plain, corrected = zip(above, below, strict=True)
