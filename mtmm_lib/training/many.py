@@ -62,6 +62,7 @@ def fit_many(
     batch_size: int = 64,
     lr: float = 1e-3,
     weight_decay: float = 0.0,
+    optimizer: Callable[..., torch.optim.Optimizer] | None = None,
     schedule: Schedule | None = None,
     clip: float | None = None,
     select: Select | None = None,
@@ -89,9 +90,10 @@ def fit_many(
             best epoch.
         balancer: `StaticWeights`, any loss balancer, or `GradNorm` and
             `GradientBalancer` at level `"features"`; by default the plain sum.
-        epochs, batch_size, lr, weight_decay, schedule, clip, select: as in `fit`, with
-            its default optimizer, on the CPU; each model's gradient is clipped by its
-            own norm.
+        epochs, batch_size, lr, weight_decay, schedule, select: as in `fit`, on the CPU.
+        optimizer: called as in `fit`; one that treats every number by itself, as AdamW,
+            the default, and `torch.optim.SGD` do.
+        clip: as in `fit`, by each model's own norm.
         progress: show a bar of the epochs.
 
     Returns:
@@ -103,6 +105,9 @@ def fit_many(
             and whatever `fit` refuses before its first step (named: the seed).
         TrainingError: when a loss, or a gradient that a balancer looks at, is not
             finite (named: the task, the seed, the step).
+
+    Warns:
+        UserWarning: when one of the Batches in `train` has no label for some task.
     """
     seeds = list(seeds)
     check_settings(epochs, batch_size, clip)
@@ -132,8 +137,12 @@ def fit_many(
         check_schedule(schedule, train[0])
         torch.default_generator.manual_seed(derive_seed(*seeds))
         with modes_kept(models[0]):
-            replicas = _Replicas(models, train, seeds, balancer, lr, weight_decay)
-            rates = Rates(replicas.optimizer, schedule)
+            replicas = _Replicas(models, train, seeds, balancer)
+            adamw = partial(torch.optim.AdamW, fused=True)
+            moves = (optimizer or adamw)(
+                replicas.leaves(), lr=lr, weight_decay=weight_decay
+            )
+            rates = Rates(moves, schedule)
             choice = None if valid is None else _Choice(replicas, valid, seeds, select)
             size = len(train[0])
             steps = math.ceil(size / batch_size)
@@ -145,7 +154,7 @@ def fit_many(
                     done = (epoch + i / steps) / epochs
                     rates.set(done)
                     with at_progress(done), _placed(epoch * steps + i + 1, epoch):
-                        replicas.step(chosen, clip)
+                        replicas.step(chosen, moves, clip)
                 replicas.balance.after_epoch()
                 if choice is not None:
                     replicas.keep(choice.better(epoch))
@@ -186,8 +195,6 @@ class _Replicas:
         train: Sequence[Batch],
         seeds: Sequence[int],
         balancer: Balancer,
-        lr: float,
-        weight_decay: float,
     ) -> None:
         self.template, self.tasks, self.seeds = models[0], models[0].tasks, seeds
         self.train = _stack(train, "train")
@@ -234,16 +241,13 @@ class _Replicas:
             for (_, tasks), block in zip(groups, self.blocks, strict=True)
             if tasks
         ]
-        leaves = [
-            block
-            for (_, tasks), block in zip(groups, self.blocks, strict=True)
-            if not tasks
-        ]
-        leaves += [row for *_, rows in self.rows for row in rows]
-        self.optimizer = torch.optim.AdamW(
-            leaves, lr=lr, weight_decay=weight_decay, fused=True
-        )
         self.best: list[Tensor] | None = None
+
+    def leaves(self) -> list[Tensor]:
+        """What the optimizer moves: whole blocks, and rows of the others."""
+        in_rows = {id(block) for block, *_ in self.rows}
+        whole = [block for block in self.blocks if id(block) not in in_rows]
+        return whole + [row for *_, rows in self.rows for row in rows]
 
     def look(self, data: Stacked) -> dict[str, Any]:
         """The forward pass of all models on their batches.
@@ -284,7 +288,9 @@ class _Replicas:
         with sdpa_kernel(SDPBackend.MATH):
             return vmap(one, randomness="different")(state, data)
 
-    def step(self, chosen: Tensor, clip: float | None) -> None:
+    def step(
+        self, chosen: Tensor, optimizer: torch.optim.Optimizer, clip: float | None
+    ) -> None:
         """One step with the samples `chosen` `[R, B]`."""
         models, size = len(chosen), next(iter(self.train["inputs"].values())).shape[1]
         index = (chosen + size * torch.arange(models).unsqueeze(1)).flatten()
@@ -307,7 +313,7 @@ class _Replicas:
             gradients = torch.zeros_like(block) if block.grad is None else block.grad
             for row, gradient, labelled in zip(rows, gradients, found, strict=True):
                 row.grad = gradient if tasks & labelled else None
-        self.optimizer.step()
+        optimizer.step()
         self.balance.after_step(
             seen["losses"], found, lambda: self.look(data)["losses"]
         )

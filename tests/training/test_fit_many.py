@@ -187,6 +187,12 @@ def test_schedules_and_clipping(draw, balancer):
     assert_as_fit_does(make, draw, balancer, schedule=schedule, clip=0.5)
 
 
+@pytest.mark.parametrize("draw", [some, sparse])
+def test_another_optimizer(draw):
+    momentum = partial(torch.optim.SGD, momentum=0.9)
+    assert_as_fit_does(build, draw, optimizer=momentum, weight_decay=0.01)
+
+
 def test_a_frozen_part_in_evaluation_mode_stays_so():
     """Its dropout draws nothing, and its batch normalisation stays as it is."""
 
