@@ -545,7 +545,7 @@ def _column(column: Any, where: str, group: str) -> np.ndarray[Any, Any]:
     if isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
         return _numbers(column, where)
     if not gaps.any():
-        return _numbers(column.to_numpy(dtype.numpy_dtype), where)
+        return _numbers(column.to_numpy(getattr(dtype, "numpy_dtype", None)), where)
     if dtype.kind == "b" and group == "targets":
         return _numbers(column.to_numpy(np.int64, na_value=MISSING_CLASS), where)
     return _numbers(column.to_numpy(np.float64, na_value=np.nan), where)

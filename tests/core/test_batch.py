@@ -286,6 +286,13 @@ def test_a_table_of_pandas():
         batch.targets["age"], torch.tensor([30, np.nan, 41, 50]), equal_nan=True
     )
     assert batch.targets["both"].shape == (4, 2)
+    sparse = table[["dose"]].fillna(0).astype("Sparse[float]")
+    assert Batch.from_arrays({"a": sparse}).inputs["a"].tolist() == [
+        [0.5],
+        [1],
+        [0],
+        [2],
+    ]
     for key in ("note", "drug"):
         with pytest.raises(ValueError, match=rf"\['table'\], column '{key}', holds"):
             Batch.from_arrays({"table": table[["dose", key]]})

@@ -16,11 +16,12 @@ from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
 from mtmm_lib.tasks import (
     Classification,
+    Ordinal,
     Segmentation,
     SequenceTagging,
     unimodal_tasks,
 )
-from mtmm_lib.training import evaluate, fit, predict
+from mtmm_lib.training import evaluate, fit, fit_many, predict
 
 
 def tagger(*tasks) -> Model:
@@ -171,3 +172,17 @@ def test_batches_of_sequences_are_padded_when_they_are_joined():
     shapes = partial(torch.zeros, 2)
     with pytest.raises(ValueError, match=r"\[2, 1, 4, 4\], \[2, 3, 4, 4\]"):
         Batch.cat([Batch({"a": shapes(1, 4, 4)}), Batch({"a": shapes(3, 4, 4)})])
+
+
+def test_dense_models_of_several_seeds_are_each_what_fit_makes():
+    batch = collate(sentences(24))
+    tasks = [SequenceTagging("tag", 2, class_weights=[1, 2]), Ordinal("first", 5)]
+    settings = dict(epochs=2, batch_size=8, lr=0.01)
+    many = fit_many(partial(tagger, *tasks), [batch] * 2, seeds=[3, 4], **settings)
+    torch.manual_seed(4)
+    alone = tagger(*tasks)
+    fit(alone, batch, seed=4, device="cpu", progress=False, **settings)
+    for name, value in predict(many[1], batch).items():
+        torch.testing.assert_close(
+            value, predict(alone, batch)[name], rtol=1e-3, atol=1e-4
+        )

@@ -27,7 +27,7 @@ from mtmm_lib.tasks import (
     UnimodalTask,
     unimodal_tasks,
 )
-from mtmm_lib.training import evaluate, fit
+from mtmm_lib.training import evaluate, fit, predict
 
 NAN = torch.nan
 
@@ -224,6 +224,8 @@ def test_tasks_of_ones_own_are_trained_and_measured():
     model = small(Contrast("contrast"), Quantile("high"))
     fit(model, batch, epochs=60, lr=0.01, device="cpu", progress=False)
     assert evaluate(model, batch)["contrast"] > 1
+    said = predict(model, Batch(batch.inputs))
+    assert said["contrast"].shape == (400, 2) and said["high"].shape == (400,)
     below = batch.targets["high"] < model(batch).predictions["high"][:, 0]
     assert below.float().mean() == pytest.approx(0.9, abs=0.05)
 
