@@ -388,7 +388,7 @@ def test_who_did_not_generalise_gets_no_weight():
     with pytest.raises(ValueError, match="'a' has not overfitted between"):
         gradient_blend_weights((first, first), (train, {"a": 0.5, "b": 0.5}))
     with pytest.raises(
-        ValueError, match="'b' needs a training and .*, 1.0 and 1.0, 0.2 and nan"
+        ValueError, match="'b' needs .* before and after, got 1.0 and 1.0, 0.2 and nan"
     ):
         gradient_blend_weights((first, first), (train, {"a": 0.6}))
 
