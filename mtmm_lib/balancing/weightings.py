@@ -26,22 +26,24 @@ stops.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from mtmm_lib.balancing.solvers import (
     RIDGE,
+    Array,
     inverse_power,
     lengths,
     nonnegative_least_squares,
 )
 
 #: Gramian `[T, T]` → weights `[T]`.
-Weighting = Callable[[np.ndarray], np.ndarray]
+Weighting = Callable[[Array], Array]
 
 
-def _checked(gramian: np.ndarray) -> np.ndarray:
+def _checked(gramian: Array) -> Array:
     gramian = np.asarray(gramian, np.float64)
     if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1] or not gramian.size:
         raise ValueError(
@@ -52,12 +54,12 @@ def _checked(gramian: np.ndarray) -> np.ndarray:
     return gramian
 
 
-def mean(gramian: np.ndarray) -> np.ndarray:
+def mean(gramian: Array) -> Array:
     r"""Equal weights, $w_t = 1/T$: the direction of the plain mean of the losses."""
     return np.full(len(_checked(gramian)), 1 / len(gramian))
 
 
-def mgda(gramian: np.ndarray) -> np.ndarray:
+def mgda(gramian: Array) -> Array:
     r"""The shortest convex combination, $\min_w \lVert\sum_t w_t g_t\rVert$ over
     $w \ge 0$, $\sum_t w_t = 1$.
 
@@ -67,18 +69,19 @@ def mgda(gramian: np.ndarray) -> np.ndarray:
     $w_1 = (G_{22} - G_{12}) / (G_{11} + G_{22} - 2 G_{12})$, clipped to [0, 1].
     """
     gramian = _checked(gramian)
-    zero = np.diagonal(gramian) <= 0
+    zero = (np.diagonal(gramian) <= 0).astype(np.float64)
     if zero.any():
-        return zero / zero.sum()
+        return zero / float(zero.sum())
     # In units of each gradient's length, v = n w, the constraint reads a·v = 1. The
     # minimum of v·Cv + (a·v - 1)² over v ≥ 0 is a multiple of the solution.
     n = lengths(gramian)
     a = n.min() / n
     v = nonnegative_least_squares(gramian / np.outer(n, n) + np.outer(a, a), a)
-    return a * v / (a @ v)
+    share: Array = a * v
+    return share / share.sum()
 
 
-def pcgrad(gramian: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+def pcgrad(gramian: Array, rng: np.random.Generator | None = None) -> Array:
     r"""Conflicts are projected away: $d = \sum_t g_t'$ (Yu et al., 2020).
 
     Each gradient visits the others' in turn; where $g_t'^\top g_s < 0$, it loses its
@@ -106,7 +109,7 @@ def pcgrad(gramian: np.ndarray, rng: np.random.Generator | None = None) -> np.nd
     return n @ projected / n
 
 
-def cagrad(gramian: np.ndarray, c: float = 0.5) -> np.ndarray:
+def cagrad(gramian: Array, c: float = 0.5) -> Array:
     r"""The best for the worst-off task not far from the mean $g_0$ (Liu et al., 2021).
 
     $\max_d \min_t g_t^\top d$ such that $\lVert d - g_0\rVert \le c\,\lVert g_0\rVert$.
@@ -134,44 +137,60 @@ def cagrad(gramian: np.ndarray, c: float = 0.5) -> np.ndarray:
     )
 
 
-def _farthest(gramian: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
+def _farthest(gramian: Array, b: Array, radius: float) -> Array:
     r"""The v ≥ 0 for which $e = \sum_t v_t g_t$, no longer than `radius`, makes the
     least $b_t + g_t^\top e$ largest."""
+    # An example to follow: orthogonal gradients of length one, so that the mean is
+    # (½, ½), b = (½, ½), and the radius, for c = ½, is 0.35.
     n = lengths(gramian)
 
-    def shortest(progress: float) -> tuple[np.ndarray, float]:
+    def shortest(progress: float) -> tuple[Array, float]:
+        """The v of the shortest e that brings each task this progress, and its
+        length: for 0.6, e = (0.1, 0.1), of length 0.14."""
         v = nonnegative_least_squares(gramian, progress - b)
-        return v, np.sqrt(max(v @ gramian @ v, 0))
+        return v, math.sqrt(max(float(v @ gramian @ v), 0.0))
 
-    low, high = b.min(), 0.0  # no progress at all is always possible, by e = -g_0
+    # More progress takes a longer e. So the progress is looked for at which the length
+    # is the radius, between one that is too low and one that is too high. The mean
+    # alone, e = 0, brings min b = ½. No progress at all, by e = -g₀, has a length of at
+    # most |g₀|, which is within the radius for c ≥ 1.
+    low, high = float(b.min()), 0.0
     v, length = shortest(high)
     if length < radius:
+        # Some progress for everybody is within reach. By how much at most? With the
+        # weights w of MGDA, Σ w_t g_t·d = w·b + (Σ w_t g_t)·e is a mean of what the
+        # tasks get, thus no less than the least, and no more than w·b + |Σ w_t g_t| r:
+        # here ½ + 0.71 · 0.35 = 0.75. It is reached, with e = (0.25, 0.25).
         w = mgda(gramian)
-        least = w @ gramian @ w
+        least = float(w @ gramian @ w)
         if least <= 1e-14 * (w * n).max() ** 2:  # no direction improves all tasks
             return v
-        # more is impossible, by duality
-        low, high = high, w @ b + radius * np.sqrt(least)
+        low, high = high, float(w @ b) + radius * math.sqrt(least)
         v, length = shortest(high)
     for _ in range(100):  # a safeguard; two or three rounds are needed
         if abs(length - radius) <= 1e-12 * radius:
             break
-        # While the same entries of v are positive, v is linear in the progress: v = m p
-        # - q.
+        # As long as the same tasks have v > 0, their conditions are equalities,
+        # G v = m - b, so that v = m p - q is linear in the progress m, with G p = 1 and
+        # G q = b. (All of it in units of each gradient's length.)
         on = v > 0
-        cosines = gramian[np.ix_(on, on)] / np.outer(n[on], n[on]) + RIDGE * np.eye(
-            on.sum()
+        cosines = gramian[np.ix_(on, on)] / np.outer(n[on], n[on])
+        cosines += RIDGE * np.eye(int(on.sum()))
+        right = np.stack([1 / n[on], b[on] / n[on]], 1)
+        p, q = np.linalg.solve(cosines, right).T / n[on]
+        # And |e|² = vᵀGv = m² Σp - 2 m Σq + b·q: a quadratic equation for the m where
+        # it is the radius squared.
+        square, cross, rest = (
+            float(p.sum()),
+            float(q.sum()),
+            float(b[on] @ q) - radius**2,
         )
-        p, q = (
-            np.linalg.solve(cosines, np.stack([1 / n[on], b[on] / n[on]], 1)).T / n[on]
-        )
-        # of |e|² - radius² = m² p - 2 m q + …
-        square, cross, rest = p.sum(), q.sum(), b[on] @ q - radius**2
-        progress = (
-            (cross + np.sqrt(max(cross**2 - square * rest, 0))) / square
-            if on.any()
-            else low
-        )
+        progress = low
+        if on.any():
+            root = math.sqrt(max(cross**2 - square * rest, 0.0))
+            progress = (cross + root) / square
+        # Others may have v > 0 there; then the search goes on from it. Outside of what
+        # is still possible, the middle.
         if not low < progress < high:
             progress = (low + high) / 2
         v, length = shortest(progress)
@@ -179,7 +198,7 @@ def _farthest(gramian: np.ndarray, b: np.ndarray, radius: float) -> np.ndarray:
     return v
 
 
-def imtl_g(gramian: np.ndarray) -> np.ndarray:
+def imtl_g(gramian: Array) -> Array:
     r"""Equal projections on all gradients: $d^\top g_t / \lVert g_t\rVert$ is the same
     for every t, and $\sum_t w_t = 1$ (Liu et al., 2021, IMTL).
 
@@ -209,7 +228,7 @@ def imtl_g(gramian: np.ndarray) -> np.ndarray:
     return weights
 
 
-def nash_mtl(gramian: np.ndarray) -> np.ndarray:
+def nash_mtl(gramian: Array) -> Array:
     r"""The bargaining solution of Nash: $G w = 1/w$, entry by entry (Navon et al.,
     2022).
 
@@ -221,7 +240,7 @@ def nash_mtl(gramian: np.ndarray) -> np.ndarray:
     return fair_grad(gramian, alpha=1.0)
 
 
-def fair_grad(gramian: np.ndarray, alpha: float = 2.0) -> np.ndarray:
+def fair_grad(gramian: Array, alpha: float = 2.0) -> Array:
     r"""α-fair progress: $G w = w^{-1/\alpha}$, entry by entry (Ban & Ji, 2024).
 
     It shares out the progress $g_t^\top d$: α = 1 is proportional fairness, that of
@@ -244,7 +263,7 @@ def fair_grad(gramian: np.ndarray, alpha: float = 2.0) -> np.ndarray:
     return weights
 
 
-def aligned_mtl(gramian: np.ndarray) -> np.ndarray:
+def aligned_mtl(gramian: Array) -> Array:
     r"""The mean of gradients made orthogonal and equally long (Senushkin et al., 2023).
 
     With $G = V \Lambda V^\top$, the gradients become $\hat g_s = \sum_t B_{st}\,g_t$,
@@ -260,10 +279,11 @@ def aligned_mtl(gramian: np.ndarray) -> np.ndarray:
     if not kept.any():
         return np.full(size, 1 / size)
     values, vectors = values[kept], vectors[:, kept]
-    return vectors @ (np.sqrt(values.min() / values) * vectors.mean(0))
+    shrunk: Array = np.sqrt(values.min() / values) * vectors.mean(0)
+    return vectors @ shrunk
 
 
-def upgrad(gramian: np.ndarray) -> np.ndarray:
+def upgrad(gramian: Array) -> Array:
     r"""The mean of the gradients, each projected on the directions that harm no task
     (Quinton & Rey, 2024).
 
@@ -281,7 +301,7 @@ def upgrad(gramian: np.ndarray) -> np.ndarray:
     return (1 + sum(added)) / size * np.ones(size)
 
 
-def equal_norms(gramian: np.ndarray) -> np.ndarray:
+def equal_norms(gramian: Array) -> Array:
     r"""The sum of the gradients, each stretched to the length of the longest: the
     second half of DB-MTL (Lin et al., 2023),
     $w_t = \max_s\lVert g_s\rVert / \lVert g_t\rVert$."""
