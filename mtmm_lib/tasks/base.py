@@ -154,6 +154,10 @@ class Task:
     def target(self, batch: Batch) -> Tensor:
         """The task's target from the batch.
 
+        Labels, weight, loss and metrics of the supervised tasks all rest on it: a task
+        that learns from some samples alone overrides this, and marks the others'
+        targets as missing.
+
         Raises:
             KeyError: when the batch has no such target.
         """

@@ -230,6 +230,23 @@ def test_tasks_of_ones_own_are_trained_and_measured():
     assert below.float().mean() == pytest.approx(0.9, abs=0.05)
 
 
+def test_a_task_for_some_samples_alone_marks_the_others_targets():
+    class Grown(Regression):
+        def target(self, batch):
+            return torch.where(batch.targets["age"] >= 18, super().target(batch), NAN)
+
+    task, prediction = Grown("size"), torch.randn(4, 1)
+    size, age = torch.randn(4), torch.tensor([3, 18, 40, 17])
+    batch = Batch({"a": torch.zeros(4, 1)}, {"size": size, "age": age})
+    assert task.labelled(batch).tolist() == [False, True, True, False]
+    expected = (prediction[1:3, 0] - size[1:3]).square().mean()
+    torch.testing.assert_close(task.loss(said(task, prediction), batch), expected)
+    torch.testing.assert_close(
+        task.metric(said(task, prediction), batch), expected.sqrt()
+    )
+    assert task.weight(batch) == 2
+
+
 @pytest.mark.parametrize(
     ("loss", "got"), [(None, "None"), (torch.ones(3), r"\[3\]"), (1.0, "1.0")]
 )
