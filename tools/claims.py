@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from mtmm_lib.lesson import records
+from mtmm_lib.lesson import book, records
 from tools.execute import execute
 from tools.project import jobs, notebooks
 
@@ -49,15 +49,16 @@ def table(claims: list[Record], seeds: int) -> tuple[list[str], list[str]]:
     under all of them."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for claim in claims:
-        groups.setdefault((claim["chapter"], claim["statement"]), []).append(claim)
+        number = book.lesson(claim["chapter"]).number
+        groups.setdefault((number, claim["statement"]), []).append(claim)
     lines = ["chapter  holds   least   median  kind   claim"]
     failed = []
-    for (chapter, statement), group in sorted(groups.items()):
+    for (number, statement), group in sorted(groups.items()):
         results = [claim["result"] for claim in group]
         margins = [margin(result) for result in results]
         holds = sum(result["holds"] for result in results)
         lines.append(
-            f"{chapter:7}  {holds:>2}/{seeds:<3} {min(margins):+7.2f} "
+            f"{number:7}  {holds:>2}/{seeds:<3} {min(margins):+7.2f} "
             f"{statistics.median(margins):+7.2f}  "
             f"{'s.e.' if results[0]['type'] == 'Gain' else 'rel.'}   {statement}"
         )
@@ -66,7 +67,7 @@ def table(claims: list[Record], seeds: int) -> tuple[list[str], list[str]]:
                 str(claim["seed"]) for claim in group if not claim["result"]["holds"]
             ]
             failed.append(
-                f"chapter {chapter}: {statement} (fails under MTMM_SEED "
+                f"chapter {number}: {statement} (fails under MTMM_SEED "
                 f"{', '.join(bad) or 'missing'})"
             )
     return lines, failed

@@ -87,8 +87,8 @@ def test_a_claim_that_fails_under_one_seed_or_is_not_made_is_reported():
     lines, failed = claims.table(made, seeds=3)
     assert len(lines) == 4 and " 3/3 " in lines[1] and " 2/3 " in lines[2]
     assert failed == [
-        "chapter everything-is-a-mapping: B (fails under MTMM_SEED 1)",
-        "chapter everything-is-a-mapping: C (fails under MTMM_SEED missing)",
+        "chapter 01: B (fails under MTMM_SEED 1)",
+        "chapter 01: C (fails under MTMM_SEED missing)",
     ]
 
 
