@@ -31,3 +31,23 @@ def test_indented_paragraphs_are_code_outside_of_sections_only():
         "As in\n\n.. code-block:: python\n    :force:\n\n"
         f"{code}\n\nand so on.\n\n{section.replace('`b`', '``b``')}"
     )
+
+
+def test_a_table_becomes_a_list_table():
+    lines = ["What happens:", "", "| | as $x$ |", "|---|---|", "| `a` | one |"]
+    lines += ["| b | `[N, d]` |", "", "And so on."]
+    assert read("\n".join(lines)).split("\n") == [
+        "What happens:",
+        "",
+        ".. list-table::",
+        "   :header-rows: 1",
+        "",
+        "   * - ",
+        "     - as :math:`x`",
+        "   * - ``a``",
+        "     - one",
+        "   * - b",
+        "     - ``[N, d]``",
+        "",
+        "And so on.",
+    ]

@@ -119,6 +119,15 @@ def from_markdown(
             end = match.end()
         return made + _INLINE.sub(inline, paragraph[end:])
 
+    def tabulated(paragraph: str) -> str:
+        """A table, whose second line only divides."""
+        head, _, *rows = paragraph.strip().split("\n")
+        made = ".. list-table::\n   :header-rows: 1\n"
+        for row in (head, *rows):
+            cells = [converted(cell.strip()) for cell in row.strip()[1:-1].split(" | ")]
+            made += "\n   * - " + "\n     - ".join(cells)
+        return made
+
     # An indented paragraph is code, unless it goes on with a section such as Args.
     paragraphs, outside, in_code = [], True, False
     for paragraph in "\n".join(lines).split("\n\n"):
@@ -127,7 +136,8 @@ def from_markdown(
             paragraphs.append(head + paragraph)
             in_code = True
         else:
-            paragraphs.append(converted(paragraph))
+            kind = tabulated if paragraph.startswith("| ") else converted
+            paragraphs.append(kind(paragraph))
             outside = not paragraph.strip("\n").split("\n")[-1].startswith(" ")
             in_code = False
     lines[:] = "\n\n".join(paragraphs).split("\n")
