@@ -18,7 +18,7 @@ gradient, and no loss needs a product of its own with X.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -60,14 +60,18 @@ class Meeting:
         """Number of a loss → its row, for the losses that get there."""
         return {t: row for t, row in enumerate(self.rows) if row is not None}
 
-    def flat(self) -> list[Tensor]:
-        """A vector for each loss that gets there, with the inner products of the
-        gradients."""
+    def blocks(self, width: int) -> Iterator[Sequence[Tensor]]:
+        """Vectors with the inner products of the gradients, in parts that have no more
+        than `width` entries: for each part the vector of every loss that gets there."""
         rows = list(self.there().values())
-        if self.inputs is not None:
-            triangular = torch.linalg.qr(self.inputs.T, mode="r").R
-            rows = [triangular @ row for row in rows]
-        return [row.reshape(-1) for row in rows]
+        if self.inputs is None:
+            flat = (torch.split(row.reshape(-1), width) for row in rows)
+            yield from zip(*flat, strict=True)
+            return
+        triangular = torch.linalg.qr(self.inputs.T, mode="r").R
+        columns = max(1, width // len(triangular))
+        for parts in zip(*(torch.split(row, columns, 1) for row in rows), strict=True):
+            yield [(triangular @ part).reshape(-1) for part in parts]
 
     def weighted_sum(self, weights: Sequence[float]) -> Tensor:
         """The weighted sum of the rows, which are then gone."""
@@ -240,10 +244,13 @@ class TaskGradients:
             COLUMNS if device.type == "cpu" else COLUMNS_ON_GPU,
             max((place.at.numel() for place in places), default=0),
         )
+        # At least one column of every R D_t.
+        least = (len(p.inputs) for p in places if p.inputs is not None)
+        width = max(width, *least, 1)
         buffer = torch.empty(size, width, dtype=wide, device=device)
         for place in places:
-            there, flat = place.there(), place.flat()
-            for parts in zip(*(torch.split(v, width) for v in flat), strict=True):
+            there = place.there()
+            for parts in place.blocks(width):
                 block = buffer[: len(there), : len(parts[0])]
                 torch._foreach_copy_(list(block.unbind()), list(parts))
                 if len(there) == size:

@@ -78,7 +78,7 @@ def mgda(gramian: Array) -> Array:
     a = n.min() / n
     v = nonnegative_least_squares(gramian / np.outer(n, n) + np.outer(a, a), a)
     share: Array = a * v
-    return share / share.sum()
+    return share / float(share.sum())
 
 
 def pcgrad(gramian: Array, rng: np.random.Generator | None = None) -> Array:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from mtmm_lib.balancing import backward, weightings
+from mtmm_lib.balancing import backward, meetings, weightings
 from mtmm_lib.balancing.meetings import TaskGradients
 from mtmm_lib.batch import Batch
 from mtmm_lib.encoders import ConvEncoder, MLPEncoder, SequenceEncoder
@@ -205,6 +205,14 @@ def test_the_same_gramian_and_the_same_sum(trunk):
     net = Net(nn.ModuleDict(layers), forward)
     spared = compare(net, net.losses)
     assert {name.removeprefix("layers.") for name in spared} == expected
+
+
+@pytest.mark.parametrize("columns", [1, 4, 7, 100])
+def test_the_same_in_whatever_parts_it_is_multiplied(monkeypatch, columns):
+    monkeypatch.setattr(meetings, "COLUMNS", columns)
+    layers, forward, expected = TRUNKS["two layers"]
+    net = Net(nn.ModuleDict(layers), forward)
+    assert len(compare(net, net.losses)) == len(expected)
 
 
 def test_a_hook_on_a_weight_sees_its_gradients():
