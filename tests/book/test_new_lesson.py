@@ -19,6 +19,30 @@ from tools.project import ROOT, tracked
 AFTER, MODEL, SLUG = "the-twelve-steps", "hard-parameter-sharing", "a-dummy"
 
 
+# Derives everything in the copy, and prints what the build would make of it.
+DERIVED = f"""
+import json
+from pathlib import Path
+from mtmm_lib.lesson import book
+from tools import book as site, chapters, generate
+
+def claim(slug):
+    result = {{"text": "2.0"}}
+    return {{"chapter": slug, "supports": None, "verdict": "supported", "missing": "",
+            "statement": "A fact", "result": result}}
+
+chapters.write()
+site.builder(Path.cwd())
+print(json.dumps({{
+    "stale": chapters.stale(),
+    "cards": generate.cards(),
+    "article": generate.article(),
+    "ledger": generate.ledger([claim("{SLUG}"), claim("hard-parameter-sharing")]),
+    "toc": Path("_build/_toc.yml").read_text(encoding="utf-8"),
+}}))
+"""
+
+
 def adapted(text: str, ids: list[str]) -> str:
     """A text of the lesson that is taken for a model, with names that nobody has."""
     for id in ids:
@@ -48,7 +72,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The project with a lesson more; which files were changed for it by hand, which
-    were derived."""
+    were derived; and what the build would make of it."""
     folder = tmp_path_factory.mktemp("copy")
     for name in tracked():
         if not name.startswith("seed/"):
@@ -67,8 +91,9 @@ def copy(tmp_path_factory):
     assert text.count(line) == 1
     toc.write_text(text.replace(line, f"{line}      - file: chapters/{SLUG}\n"))
     by_hand = state(folder)
-    run(folder, "-m", "tools.chapters")
-    return folder, changed(as_it_was, by_hand), changed(by_hand, state(folder))
+    made = json.loads(run(folder, "-c", DERIVED))
+    derived = changed(by_hand, state(folder)) - {"_build/_toc.yml"}
+    return folder, changed(as_it_was, by_hand), derived, made
 
 
 def run(folder: Path, *arguments: str) -> str:
@@ -92,14 +117,14 @@ def order() -> list[str]:
 
 
 def test_a_lesson_is_one_folder_and_one_line(copy):
-    _, by_hand, derived = copy
+    _, by_hand, derived, made = copy
     files = ("lesson.md", "exercises.py", "quiz.json")
     assert by_hand == {"_toc.yml", *(f"chapters/src/{SLUG}/{name}" for name in files)}
     assert {name for name in derived if not name.endswith(".ipynb")} == {"README.md"}
+    assert made["stale"] == []
 
 
 def test_the_copy_keeps_the_rules_of_lessons(copy):
-    run(copy[0], "-m", "tools.chapters", "--check")
     rules = ["tests/book/test_chapters.py", "tests/lesson/test_exercises.py"]
     wanted = f"{SLUG} or unique or table_of_contents or its_pages"
     pytest_quietly = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -130,29 +155,8 @@ def test_everything_that_follows_is_renumbered(copy):
         assert title.startswith(f"# {numbers[slug]} · ")
 
 
-GENERATED = f"""
-import json
-from pathlib import Path
-from mtmm_lib.lesson import book
-from tools import book as site, generate
-
-def claim(slug):
-    result = {{"text": "2.0"}}
-    return {{"chapter": slug, "supports": None, "verdict": "supported", "missing": "",
-            "statement": "A fact", "result": result}}
-
-site.builder(Path.cwd())
-print(json.dumps({{
-    "cards": generate.cards(),
-    "article": generate.article(),
-    "ledger": generate.ledger([claim("{SLUG}"), claim("hard-parameter-sharing")]),
-    "toc": Path("_build/_toc.yml").read_text(encoding="utf-8"),
-}}))
-"""
-
-
 def test_pages_of_the_site_are_renumbered(copy):
-    made = json.loads(run(copy[0], "-c", GENERATED))
+    made = copy[3]
     for number, slug in enumerate(order()):
         title = "A dummy" if slug == SLUG else book.lesson(slug).title
         name = f"{number:02}-{slug}"
