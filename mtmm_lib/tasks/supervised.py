@@ -450,6 +450,11 @@ class MultiLabel(Supervised):
 #: How `Regression` may measure an error e: e², |e|, or e²/2 near zero and |e| − ½ from
 #: one on.
 RegressionLoss = Literal["mse", "mae", "huber"]
+_ERRORS: dict[str, Callable[..., Tensor]] = {
+    "mse": F.mse_loss,
+    "mae": F.l1_loss,
+    "huber": F.huber_loss,
+}
 
 
 class Regression(Supervised):
@@ -536,13 +541,13 @@ class Regression(Supervised):
         # at least single precision, and double only where the model has it
         precision = torch.promote_types(prediction.dtype, torch.float32)
         prediction, target = prediction.to(precision), target.to(precision)
-        measure = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+        measure = _ERRORS[self.error]
         if self.name in batch.complete:
-            return measure[self.error](prediction, target)
+            return measure(prediction, target)
         kept = ~target.isnan()
         # zero with zero gradient where nothing is known
         known = torch.where(kept, prediction, 0), torch.where(kept, target, 0)
-        return _mean(measure[self.error](*known, reduction="sum"), kept.sum())
+        return _mean(measure(*known, reduction="sum"), kept.sum())
 
     def metric(self, output: Output, batch: Batch) -> Tensor:
         """Root mean squared error over the entries that are there, in the target's

@@ -157,7 +157,9 @@ def fit_many(
                         replicas.step(chosen, moves, clip)
                 replicas.balance.after_epoch()
                 if choice is not None:
-                    replicas.keep(choice.better(epoch))
+                    better = choice.better(epoch)
+                    if better.any():
+                        replicas.keep(better)
         replicas.unstack(models)
     return models
 

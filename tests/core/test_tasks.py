@@ -230,6 +230,24 @@ def test_tasks_of_ones_own_are_trained_and_measured():
     assert below.float().mean() == pytest.approx(0.9, abs=0.05)
 
 
+def test_a_task_that_marks_one_entry_as_missing_is_trained_without_it():
+    """Every sample has a label and every target in the data is there."""
+
+    class First(Regression):
+        def target(self, batch):
+            target = super().target(batch).clone()
+            target[:, 1] = NAN
+            return target
+
+    batch = Batch({"a": torch.randn(30, 3)}, {"both": torch.randn(30, 2)})
+    model = small(First("both", 2))
+    before = model.heads["both"].weight.detach().clone()
+    history = fit(model, batch, epochs=1, device="cpu", progress=False)
+    assert history.train_loss[0]["both"] > 0
+    moved = (model.heads["both"].weight != before).any(1)
+    assert moved.tolist() == [True, False]
+
+
 def test_a_task_for_some_samples_alone_marks_the_others_targets():
     class Grown(Regression):
         def target(self, batch):
