@@ -618,8 +618,11 @@ def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean over the valid tokens: `[B, L, D]` and bool `[B, L]` → `[B, D]`; zero where
     none is valid."""
     if valid is None:
-        # `squeeze` gives a gradient as a view, `[:, 0]` writes it into zeros
-        return tokens.squeeze(1) if tokens.shape[1] == 1 else tokens.mean(1)
+        # `squeeze` hands its gradient back as a view, `[:, 0]` writes it into zeros; so
+        # does a sum, while `mean` writes it token by token, in an order in memory that
+        # convolutions are slow to read.
+        count = tokens.shape[1]
+        return tokens.squeeze(1) if count == 1 else tokens.sum(1) / count
     kept = torch.where(row_mask(valid, tokens), tokens, 0)
     return kept.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
 

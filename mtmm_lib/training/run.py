@@ -136,8 +136,9 @@ class Run:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.moved, self.clip)
         self.optimizer.step()
-        with torch.no_grad():
-            self.balancer.after_step(lambda: compute()[0])
+        if type(self.balancer).after_step is not Balancer.after_step:
+            with torch.no_grad():
+                self.balancer.after_step(lambda: compute()[0])
 
     def hear(self, after_epoch: AfterEpoch | None) -> None:
         """Asks whether training stops here."""
