@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from statistics import median
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import mtmm_lib
+from mtmm_lib.balancing import StaticWeights
 from mtmm_lib.batch import Batch, Features
-from mtmm_lib.encoders import MLPEncoder
+from mtmm_lib.encoders import ConvEncoder, MLPEncoder
 from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import Model
 from mtmm_lib.sharing import HardSharing
@@ -26,7 +29,7 @@ from mtmm_lib.training import fit, fit_many
 EPOCHS = 4
 
 
-def data(n: int = 1024) -> Batch:
+def numbers(n: int = 1024) -> Batch:
     draw = torch.Generator().manual_seed(0)
     image, sound = (
         torch.randn(n, 64, generator=draw),
@@ -35,34 +38,105 @@ def data(n: int = 1024) -> Batch:
     return Batch(
         {"image": image, "sound": sound},
         {"kind": image[:, :5].argmax(1), "size": sound.sum(1)},
-        {"sound": torch.rand(n, generator=draw) > 0.3},
     )
 
 
-def small_model(width: int) -> Model:
-    encoders = {
-        "image": MLPEncoder(64, width, hidden=(width,)),
-        "sound": MLPEncoder(32, width, hidden=(width,)),
-    }
-    fusion = ConcatFusion({"image": width, "sound": width}, width)
+def pictures(n: int = 512) -> Batch:
+    image = torch.randn(n, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    targets = {"kind": image[:, 0, 0, :5].argmax(1), "size": image.mean((1, 2, 3))}
+    return Batch({"image": image}, targets)
+
+
+def model_of(encoders: dict[str, nn.Module], width: int) -> Model:
+    fusion = ConcatFusion(dict.fromkeys(encoders, width), width)
     tasks = [Classification("kind", 5), Regression("size")]
     return Model(encoders, fusion, HardSharing(["kind", "size"], width, width), tasks)
 
 
-def hand_written(model: nn.Module, train: Batch, batch_size: int) -> None:
-    """The leanest loop that does the same to the same model, with the same
-    optimizer."""
+def tiny_mlp() -> Model:
+    encoders = {
+        "image": MLPEncoder(64, 16, hidden=(16,)),
+        "sound": MLPEncoder(32, 16, hidden=(16,)),
+    }
+    return model_of(encoders, 16)
+
+
+def small_cnn() -> Model:
+    return model_of({"image": ConvEncoder(1, 32)}, 32)
+
+
+class PlainMLP(nn.Module):
+    """The network of `tiny_mlp` as one writes it without a library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.sound = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 16))
+        self.mix = nn.Linear(32, 16)
+        self.trunk = nn.Sequential(
+            nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU()
+        )
+        self.kind, self.size = nn.Linear(16, 5), nn.Linear(16, 1)
+
+    def forward(self, image: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.mix(torch.cat([self.image(image), self.sound(sound)], 1))
+        h = self.trunk(z)
+        return self.kind(h), self.size(h)
+
+
+class PlainCNN(nn.Module):
+    """The network of `small_cnn`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+        )
+        self.mix = nn.Linear(32, 32)
+        self.trunk = nn.Sequential(
+            nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU()
+        )
+        self.kind, self.size = nn.Linear(32, 5), nn.Linear(32, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.trunk(self.mix(self.image(image).flatten(2).mean(2)))
+        return self.kind(h), self.size(h)
+
+
+def hand_written(model: nn.Module, train: Batch, batch_size: int) -> list[float]:
+    """The plain loop of PyTorch: the times at which its steps go backward."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, weight_decay=0.0, fused=True
     )
+    inputs = list(train.inputs.values())
+    kind, size = train.targets["kind"], train.targets["size"]
     model.train()
+    times = []
     for _ in range(EPOCHS):
-        for chosen in torch.randperm(len(train)).split(batch_size):
-            batch = train[chosen]
+        for chosen in torch.randperm(len(kind)).split(batch_size):
             optimizer.zero_grad()
-            output = model(batch)
-            sum(model.losses(output, batch).values()).backward()
+            logits, value = model(*(x[chosen] for x in inputs))
+            loss = F.cross_entropy(logits, kind[chosen])
+            loss = loss + F.mse_loss(value.squeeze(1), size[chosen])
+            times.append(time.perf_counter())
+            loss.backward()
             optimizer.step()
+    return times
+
+
+class Clock(StaticWeights):
+    """Writes down when the steps of `fit` go backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def backward(self, losses, output, model):
+        self.times.append(time.perf_counter())
+        return super().backward(losses, output, model)
 
 
 def seconds(function: Callable, *arguments, **settings) -> float:
@@ -73,24 +147,32 @@ def seconds(function: Callable, *arguments, **settings) -> float:
     return time.process_time() - start
 
 
-@pytest.mark.parametrize(("width", "batch_size"), [(16, 16), (64, 64)])
-def test_fit_keeps_the_pace_of_a_hand_written_loop(benchmark, width, batch_size):
-    train = data()
-    settings = {
-        "epochs": EPOCHS,
-        "batch_size": batch_size,
-        "device": "cpu",
-        "progress": False,
-    }
-    by_hand, by_fit = [], []
-    # turn by turn, so that whatever else the machine does meets both
+@pytest.mark.parametrize(
+    ("plain", "ours", "data", "batch_size", "least"),
+    [
+        pytest.param(PlainMLP, tiny_mlp, numbers, 16, 0.85, id="tiny MLP"),
+        pytest.param(PlainCNN, small_cnn, pictures, 64, 0.95, id="small CNN"),
+    ],
+)
+def test_fit_keeps_the_pace_of_a_hand_written_loop(
+    benchmark, plain, ours, data, batch_size, least
+):
+    count = sum(p.numel() for p in plain().parameters())
+    missing = sum(p.numel() for n, p in ours().named_parameters() if "missing" in n)
+    assert sum(p.numel() for p in ours().parameters()) == count + missing
+    train, by_hand, by_fit = data(), [], []
+    settings = {"epochs": EPOCHS, "batch_size": batch_size, "device": "cpu"}
+    # Turn by turn, so that whatever else the machine does meets both; and of all steps
+    # the quick ones, in which it did nothing else.
     for _ in range(25):
-        by_hand.append(seconds(hand_written, small_model(width), train, batch_size))
-        by_fit.append(seconds(fit, small_model(width), train, **settings))
-    ratio = median(by_hand) / median(by_fit)
+        by_hand += np.diff(hand_written(plain(), train, batch_size)).tolist()
+        clock = Clock()
+        fit(ours(), train, balancer=clock, progress=False, **settings)
+        by_fit += np.diff(clock.times).tolist()
+    ratio = float(np.quantile(by_hand, 0.1) / np.quantile(by_fit, 0.1))
     benchmark.extra_info["steps per second, against by hand"] = round(ratio, 3)
-    benchmark.pedantic(fit, (small_model(width), train), settings)
-    assert ratio >= 0.95
+    benchmark.pedantic(fit, (ours(), train), {**settings, "progress": False})
+    assert ratio >= least
 
 
 def test_importing_costs_hardly_more_than_torch(benchmark):
