@@ -101,7 +101,7 @@ def told_complete(model: TaskModel, data: Batch) -> Batch:
     complete = []
     for name, task in model.tasks.items():
         if name in data.targets and task.labelled(data).all():
-            target = data.targets[name]
+            target = task.target(data)
             missing = (
                 target.isnan()
                 if target.is_floating_point()
