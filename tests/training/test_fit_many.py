@@ -169,6 +169,19 @@ def test_the_choice_of_the_epoch(select):
     assert_as_fit_does(build, some, select=select)
 
 
+class Signal(Regression):
+    """A task that no epoch is chosen by."""
+
+    supervised = False
+
+
+def test_where_nothing_can_be_chosen_by_the_last_weights_stay():
+    def make(seed):
+        return build(seed, tasks=[Signal("size")])
+
+    assert_as_fit_does(make, some)
+
+
 def test_a_metric_of_one_s_own_may_choose_the_epoch():
     def make(seed):
         mean = {"off": lambda said, target: (said - target).mean().abs()}
