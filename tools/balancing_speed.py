@@ -26,6 +26,9 @@ from mtmm_lib.environment import whole_number
 
 TASKS = (2, 3, 8)
 TRUNKS = ("MLP", "CNN")
+#: Samples in a batch. Of the MLP's 512 units a batch of 64 is small, as it should be
+#: for level="parameters" to gain most.
+BATCH, SMALL_BATCH = {"MLP": 256, "CNN": 64}, 64
 #: The method whose cost is that of everything but its own arithmetic, and its twin in
 #: TorchJD.
 OURS, THEIRS = weightings.imtl_g, aggregation.IMTLG()
@@ -35,8 +38,16 @@ class Problem:
     """A shared trunk, a small head and a squared error for each of some tasks, and
     random data."""
 
-    def __init__(self, trunk: str, tasks: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        trunk: str,
+        tasks: int,
+        device: torch.device,
+        samples: int | None = None,
+        update: bool = True,
+    ) -> None:
         torch.manual_seed(0)
+        samples, self.update = samples or BATCH[trunk], update
         if trunk == "MLP":
             layers = [
                 nn.Linear(256, 512),
@@ -46,7 +57,7 @@ class Problem:
                 nn.Linear(512, 512),
                 nn.ReLU(),
             ]
-            width, shape = 512, (256, 256)
+            width, shape = 512, (samples, 256)
         else:
             layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
             layers += [nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
@@ -56,7 +67,7 @@ class Problem:
                 nn.AdaptiveAvgPool2d(2),
                 nn.Flatten(),
             ]
-            width, shape = 256, (64, 3, 32, 32)
+            width, shape = 256, (samples, 3, 32, 32)
         self.trunk = nn.Sequential(*layers).to(device)
         self.heads = nn.ModuleDict(
             {f"task{t}": nn.Linear(width, 10) for t in range(tasks)}
@@ -72,7 +83,8 @@ class Problem:
         z = self.trunk(self.x)
         each = zip(self.heads.items(), self.y, strict=True)
         back(self, {name: (head(z) - y).square().mean() for (name, head), y in each}, z)
-        self.optimizer.step()
+        if self.update:
+            self.optimizer.step()
 
 
 def torchjd(
@@ -106,15 +118,12 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def steps(
-    trunk: str, tasks: int, rounds: int, device: torch.device
-) -> dict[str, list[float]]:
+def steps(problem: Problem, rounds: int) -> dict[str, list[float]]:
     """Way → seconds of a step in each round."""
-    problem = Problem(trunk, tasks, device)
     taken: dict[str, list[float]] = {name: [] for name in WAYS}
     for i in range(rounds + 3):
         for name, back in WAYS.items():
-            spent = seconds(lambda: problem.step(back), device)  # noqa: B023
+            spent = seconds(lambda: problem.step(back), problem.x.device)  # noqa: B023
             if i >= 3:
                 taken[name].append(spent)
     return taken
@@ -142,10 +151,10 @@ def weighting_times(tasks: int, rounds: int = 200) -> dict[str, float]:
     }
 
 
-def gradients_held(tasks: int, way: str) -> float:
+def gradients_held(tasks: int, way: str, samples: int | None = None) -> float:
     """By how much a backward pass needs more memory at its peak than that of the sum,
     in gradients of the trunk."""
-    problem = Problem("MLP", tasks, torch.device("cpu"))
+    problem = Problem("MLP", tasks, torch.device("cpu"), samples)
 
     def peak(name: str) -> int:
         most = 0
@@ -188,7 +197,11 @@ def report(rounds: int, device: torch.device) -> str:
         + " |\n"
     )
     text += "|---" * (1 + len(TRUNKS) * len(TASKS)) + "|\n"
-    taken = [steps(trunk, tasks, rounds, device) for trunk in TRUNKS for tasks in TASKS]
+    taken = [
+        steps(Problem(trunk, tasks, device), rounds)
+        for trunk in TRUNKS
+        for tasks in TASKS
+    ]
     for way in list(WAYS)[1:]:
         text += (
             f"| {way} | "
@@ -197,14 +210,19 @@ def report(rounds: int, device: torch.device) -> str:
         )
     plain = (f"{1e3 * median(found[PLAIN]):.2g} ms" for found in taken)
     text += f"| ({PLAIN}) | " + " | ".join(plain) + " |\n"
+    small = steps(Problem("MLP", 8, device, SMALL_BATCH, update=False), rounds)
     text += (
-        "\nMemory of a backward pass beyond that of the sum, in gradients of the "
-        "trunk (MLP, 8 tasks): "
-    )
-    text += (
-        ", ".join(f"{way} {gradients_held(8, way):.1f}" for way in list(WAYS)[1:])
+        f"\nForward and backward pass alone (MLP, {SMALL_BATCH} samples, 8 tasks): "
+        + ", ".join(f"{way} {ratio(small, way):.2f}" for way in list(WAYS)[1:])
         + ".\n"
     )
+    for samples in (BATCH["MLP"], SMALL_BATCH):
+        text += (
+            "\nMemory of a backward pass beyond that of the sum, in gradients of the "
+            f"trunk (MLP, {samples} samples, 8 tasks): "
+        )
+        held = (f"{w} {gradients_held(8, w, samples):.1f}" for w in list(WAYS)[1:])
+        text += ", ".join(held) + ".\n"
     text += "\nTime of the weightings alone, in milliseconds (median).\n\n"
     text += (
         "| | "

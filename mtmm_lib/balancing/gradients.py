@@ -67,7 +67,9 @@ def backward(
         weighting: of `mtmm_lib.balancing.weightings`, or any function from a Gramian to
             weights.
         level: `"parameters"`: gradients of all parameters that two or more losses
-            reach, at the price of a backward pass through the trunk for each loss.
+            reach, at the price of a backward pass through the trunk for each loss; at
+            linear layers wider than the batch, of half a pass (see
+            `mtmm_lib.balancing.meetings`).
             `"features"`: gradients of z, at the price of hardly more than one backward
             pass. The weights are then those of an approximation: of two losses that
             disagree at z it is not certain that they disagree at the parameters, nor
