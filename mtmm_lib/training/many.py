@@ -394,9 +394,15 @@ class _Probe:
         self.meets: set[str] = set()
         self.own: dict[str, str] = {}
         if at_features and learned:
-            gradients = TaskGradients(
-                learned, output.shared, "features", list(names), keep_graph=True
-            )
+            try:
+                gradients = TaskGradients(
+                    learned, output.shared, "features", list(names), keep_graph=True
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; fit_many compares gradients at the features alone, fit "
+                    "also at the parameters"
+                ) from error
             there = zip(learned, gradients.meeting(), strict=True)
             self.meets = {name for name, meets in there if meets}
             for p, _ in gradients.own:
@@ -672,11 +678,13 @@ def _at_features(balancer: Balancer) -> bool:
         ValueError: for one that cannot be batched over models.
     """
     kind = type(balancer)
-    for base in (StaticWeights, LossBalancer, GradNorm, GradientBalancer):
+    for plain in (StaticWeights, LossBalancer):
+        if isinstance(balancer, plain) and kind.backward is plain.backward:
+            return False
+    for base in (GradNorm, GradientBalancer):
         if isinstance(balancer, base) and kind.backward is base.backward:
-            level = getattr(balancer, "level", None)
-            if level != "parameters":
-                return level == "features"
+            if balancer.level != "parameters":
+                return True
     raise ValueError(
         "fit_many takes StaticWeights, loss balancers, and GradNorm or "
         f"GradientBalancer at level 'features', got {balancer!r}; call fit for each "

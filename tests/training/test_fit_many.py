@@ -99,7 +99,7 @@ def test_loss_balancers(name):
 @pytest.mark.parametrize(
     "balancer",
     [
-        GradNorm(level="features"),
+        GradNorm(),
         at_features(weightings.upgrad),
         at_features(weightings.pcgrad, seed=7),
         at_features(partial(weightings.cagrad, c=0.3)),
@@ -253,6 +253,8 @@ def test_other_balancers_are_refused(balancer):
 
 def test_what_goes_around_the_cut_is_refused_as_by_fit():
     make, balancer = partial(build, sharing=MMoE), at_features(weightings.mgda)
+    with pytest.raises(ValueError, match="around the cut.*; fit_many compares"):
+        fit_many(make, [some(0)], seeds=[0], balancer=GradNorm(), **settings)
     with pytest.raises(ValueError, match="reach shared parameters around the cut"):
         fit(make(), some(0), balancer=balancer, progress=False, **settings)
     with pytest.raises(ValueError, match="reach shared parameters around the cut"):
