@@ -26,7 +26,6 @@ FLOORS = [
 ]
 LEVEL = {name: len(FLOORS) - i for i, floor in enumerate(FLOORS) for name in floor}
 HEAVY = [
-    "accelerate",
     "IPython",
     "ipywidgets",
     "joblib",
