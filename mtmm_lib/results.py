@@ -104,6 +104,8 @@ class Gain:
             )
         if self.pool is not None:
             _overlap(self.pool)
+            train, test = self.pool
+            object.__setattr__(self, "pool", (int(train), int(test)))
 
     @classmethod
     def of(

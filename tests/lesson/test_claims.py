@@ -3,6 +3,7 @@
 import ast
 import json
 
+import numpy as np
 import pytest
 import torch
 from IPython.core.inputtransformer2 import TransformerManager
@@ -118,3 +119,19 @@ def test_every_claim_of_a_lesson_is_one_text(slug: str) -> None:
                 said = node.args[0]
                 said = named.get(said.id) if isinstance(said, ast.Name) else said
                 assert isinstance(said, ast.Constant), ast.unparse(node)
+
+
+def test_the_record_says_what_an_error_speaks_of(monkeypatch) -> None:
+    kept = []
+    monkeypatch.setattr(
+        claims.page, "box", lambda *_, record, **__: kept.append(record)
+    )
+    gain = Gain.of(range(5, 15), pool=(np.int64(1000), 100))
+    for result in (Gain.of(range(5, 15)), gain, gain.of_this_pool()):
+        claim("It is so", result)
+    results = [json.loads(json.dumps(record))["result"] for record in kept]
+    assert [r["speaks_of"] for r in results] == ["draws", "population", "pool"]
+    assert [r["pool"] for r in results] == [None, [1000, 100], [1000, 100]]
+    assert "one pool" not in results[0]["text"]
+    assert "error for new data" in results[1]["text"]
+    assert "error for this pool" in results[2]["text"]
