@@ -58,6 +58,8 @@ class MLPEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not isinstance(hidden, Sequence):
+            raise TypeError(f"hidden is a list of widths, such as [64], got {hidden!r}")
         self.in_dim, self.dim = in_dim, dim
         widths = [in_dim, *hidden]
         layers: list[nn.Module] = []

@@ -144,10 +144,15 @@ def _encode(name: str, encoder: nn.Module, dim: int, batch: Batch) -> Features:
         weights = (p.dtype for p in encoder.parameters() if p.is_floating_point())
         own = next(weights, x.dtype)
         if x.dtype != own and "type" in str(error):
+            advice = (
+                "convert the input, as Batch.from_arrays does, or the model"
+                if x.is_floating_point()
+                else "whole numbers are taken for ids; make measurements real, by "
+                ".float() of a tensor or .astype('float32') of an array"
+            )
             raise TypeError(
                 f"modality {name!r}: the input is {x.dtype}, but the weights of its "
-                f"encoder {kind} are {own}; convert the input, as Batch.from_arrays "
-                f"does, or the model. It said: {error}"
+                f"encoder {kind} are {own}; {advice}. It said: {error}"
             ) from error
         took = "(x)" if lengths is None else "(x, lengths), since the batch has lengths"
         raise type(error)(

@@ -13,7 +13,7 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,19 @@ def backward(
     weights = dict.fromkeys(losses, 1.0)
     learned = trained(losses)
     if learned:
-        weights |= _balance(TaskGradients(learned, z, level), weighting, None)
+        weigh = functools.partial(_weights, weighting)
+        weights |= _balance(TaskGradients(learned, z, level), weigh, None)
+    return weights
+
+
+def _weights(weighting: Weighting, gramian: np.ndarray) -> np.ndarray:
+    """What a weighting, which may be the user's, says, if it is weights."""
+    weights = np.asarray(weighting(gramian), dtype=np.float64)
+    if weights.shape != (len(gramian),) or not np.isfinite(weights).all():
+        raise ValueError(
+            f"a weighting returns a finite weight for each of the {len(gramian)} tasks "
+            f"whose gradients meet, but {weighting!r} returned {weights}"
+        )
     return weights
 
 
@@ -124,8 +136,10 @@ class GradientBalancer(Balancer):
         seed: of the generator.
 
     Raises:
+        TypeError: for a weighting that is no function.
         ValueError: for an unknown level, or a momentum that is outside [0, 1) or at
-            level `"features"`.
+            level `"features"`; in training, when the weighting does not return a finite
+            weight for each task.
     """
 
     def __init__(
@@ -142,6 +156,11 @@ class GradientBalancer(Balancer):
         if not 0 <= momentum < 1 or (momentum and level == "features"):
             raise ValueError(
                 f"momentum is in [0, 1), and 0 at level 'features', got {momentum}"
+            )
+        if not callable(weighting):
+            raise TypeError(
+                "weighting is a function of a Gramian, such as weightings.upgrad, got "
+                f"{weighting!r}"
             )
         self.weighting, self.level, self.log_losses, self.momentum = (
             weighting,
@@ -209,8 +228,8 @@ class GradientBalancer(Balancer):
 
     def weigh(self, gramian: np.ndarray) -> np.ndarray:
         """Weights `[T]` for the Gramian `[T, T]` of the tasks whose gradients meet."""
-        weighting: Callable[..., np.ndarray] = self.weighting
-        return weighting(gramian, rng=self.rng) if self._draws else weighting(gramian)
+        drawing = functools.partial(self.weighting, rng=self.rng)
+        return _weights(drawing if self._draws else self.weighting, gramian)
 
     def _average(self, gradients: TaskGradients, names: Mapping[Tensor, str]) -> None:
         """Running means take the place of the gradients."""

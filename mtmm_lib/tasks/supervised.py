@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import torch
@@ -38,7 +39,8 @@ class Supervised(Task):
 
     Raises:
         ValueError: for a name that no part of a model can have, or a width below 1.
-        TypeError: for a metric that cannot be called, or its class.
+        TypeError: for widths that are no whole numbers, for a metric that cannot be
+            called, or its class.
     """
 
     def __init__(
@@ -51,11 +53,24 @@ class Supervised(Task):
         metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__(name, reads=reads)
+        if not isinstance(hidden, Sequence) or not all(
+            isinstance(size, Integral) for size in (width, *hidden)
+        ):
+            raise TypeError(
+                f"task {name!r}: a head has a whole number of outputs (classes, labels "
+                f"or dim) and a list of hidden widths, such as [64], got {width!r} and "
+                f"hidden {hidden!r}"
+            )
         self.width, self.hidden = width, tuple(hidden)
         if min(width, *self.hidden, 1) < 1:
             raise ValueError(
                 f"task {name!r}: widths of a head are at least 1, got hidden "
                 f"{list(self.hidden)} and {width} at the end"
+            )
+        if not isinstance(metrics or {}, Mapping):
+            raise TypeError(
+                f"task {name!r}: metrics is a dict from names to metrics, such as "
+                f"{{'mae': MeanAbsoluteError()}}, got {metrics!r}"
             )
         self.metrics = dict(metrics or {})
         for key, metric in self.metrics.items():

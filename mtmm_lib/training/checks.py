@@ -11,7 +11,7 @@ from operator import length_hint
 import torch
 
 from mtmm_lib.balancing import Balancer
-from mtmm_lib.batch import MISSING_CLASS, Batch
+from mtmm_lib.batch import MISSING_CLASS, Batch, row_mask, valid_tokens
 from mtmm_lib.model import TaskModel
 from mtmm_lib.training.schedules import Schedule
 
@@ -31,6 +31,33 @@ def check_settings(epochs: int, batch_size: int, clip: float | None = None) -> N
         )
     if clip is not None and not clip > 0:
         raise ValueError(f"clip is the largest norm of a gradient, > 0, got {clip}")
+
+
+def check_model(model: object) -> None:
+    if not isinstance(model, TaskModel):
+        raise ValueError(
+            f"expected a model that is built, a Model or DecisionFusion, got {model!r}"
+        )
+
+
+#: What one of each kind looks like.
+FUNCTIONS = {
+    "optimizer": "torch.optim.SGD",
+    "schedule": "cosine(warmup=0.1)",
+    "select": "mean_loss",
+    "after_epoch": "patience(5)",
+}
+
+
+def check_functions(**given: object) -> None:
+    """Refuses what cannot be called where a function is needed, if anything is
+    given."""
+    for name, function in given.items():
+        if function is not None and not callable(function):
+            raise ValueError(
+                f"{name} is a function, such as {FUNCTIONS[name]}, got a "
+                f"{type(function).__name__}"
+            )
 
 
 def check_balancer(balancer: Balancer) -> None:
@@ -138,6 +165,27 @@ def check_selection(model: TaskModel, valid: Data) -> None:
         )
 
 
+def strange_input(model: TaskModel, data: Data) -> str | None:
+    """Says which number that a model reads is none, for data in memory: the usual
+    reason for a loss that is none."""
+    if not isinstance(data, Batch):
+        return None
+    for name in model.modalities:
+        x = data.inputs[name]
+        wrong = ~x.isfinite() & row_mask(data.mask(name), x)
+        if name in data.lengths:
+            wrong &= row_mask(valid_tokens(data.lengths[name], x.shape[1]), x)
+        rows = wrong.reshape(len(x), -1).any(1)
+        if rows.any():
+            i = int(rows.nonzero()[0])
+            return (
+                f"inputs[{name!r}] of sample {i} has the value "
+                f"{x[i][wrong[i]][0].item()} ({int(rows.sum())} of {len(x)} samples "
+                "have such); fill them in, or mark the modality as absent there"
+            )
+    return None
+
+
 def batches(
     model: TaskModel, data: Data, name: str, *, targets: bool = True
 ) -> Iterator[Batch]:
@@ -146,12 +194,18 @@ def batches(
     if isinstance(data, Batch):
         yield data
         return
+    if not isinstance(data, Iterable):
+        raise ValueError(
+            f"{name} is a Batch or an iterable of Batches, got {type(data).__name__}"
+        )
     first = 0
     for batch in data:
         if not isinstance(batch, Batch):
             raise ValueError(
-                f"{name} gives objects of type {type(batch).__name__}, but Batches are "
-                "needed; give the DataLoader a `collate_fn` that makes them of samples"
+                f"{name} is a {type(data).__name__} that gives objects of type "
+                f"{type(batch).__name__}, but Batches are needed; Batch.from_arrays "
+                "makes one of arrays, and DataLoader(…, collate_fn=collate) makes them "
+                "of samples"
             )
         if len(batch):
             model.check(batch, first, targets=targets)

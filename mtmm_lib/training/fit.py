@@ -18,7 +18,9 @@ from mtmm_lib.training.checks import (
     Data,
     check_balancer,
     check_data,
+    check_functions,
     check_labels,
+    check_model,
     check_optimizer,
     check_schedule,
     check_selection,
@@ -126,7 +128,8 @@ def fit(
 
     Raises:
         TrainingError: when a loss, or a gradient that a balancer looks at, is not
-            finite (named: the task, the step), or an epoch has no label at all.
+            finite (named: the task, the step, and for data in memory the first input
+            that is not finite), or an epoch has no label at all.
         ValueError: before the first step, for settings out of range, data without
             samples or labels, or with such as the model cannot take, an optimizer of
             another model, a checkpoint that cannot be read or belongs to another
@@ -135,7 +138,9 @@ def fit(
     Warns:
         UserWarning: when `train` has no label for some task.
     """
+    check_model(model)
     check_settings(epochs, batch_size, clip)
+    check_functions(schedule=schedule, select=select, after_epoch=after_epoch)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the model has no parameter to train")
@@ -168,6 +173,7 @@ def fit(
                 parameters, lr=lr, weight_decay=weight_decay, fused=True
             )
         elif not isinstance(optimizer, torch.optim.Optimizer):
+            check_functions(optimizer=optimizer)
             optimizer = optimizer(parameters, lr=lr, weight_decay=weight_decay)
         check_optimizer(model, optimizer)
         rates = Rates(optimizer, schedule)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 
 import torch
 
@@ -48,8 +49,12 @@ def patience(epochs: int) -> AfterEpoch:
     Raises:
         ValueError: for fewer than 1, and in training, where no epoch is chosen.
     """
-    if epochs < 1:
-        raise ValueError(f"patience needs at least 1 epoch, got {epochs}")
+    if not isinstance(epochs, Integral) or epochs < 1:
+        got = epochs if isinstance(epochs, Real) else type(epochs).__name__
+        raise ValueError(
+            f"patience needs at least 1 epoch, got {got}; it is given as in "
+            "after_epoch=patience(5)"
+        )
     return partial(_patience, epochs)
 
 

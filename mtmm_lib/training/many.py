@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import index as whole
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -32,10 +33,13 @@ from mtmm_lib.tasks import at_progress
 from mtmm_lib.training.checks import (
     check_balancer,
     check_data,
+    check_functions,
     check_labels,
+    check_model,
     check_schedule,
     check_selection,
     check_settings,
+    strange_input,
 )
 from mtmm_lib.training.evaluation import CHUNK, frozen_modules, modes_kept, train_mode
 from mtmm_lib.training.history import Losses, TrainingError
@@ -109,8 +113,14 @@ def fit_many(
     Warns:
         UserWarning: when one of the Batches in `train` has no label for some task.
     """
-    seeds = list(seeds)
+    seeds = [whole(seed) for seed in seeds]  # torch takes no integers of numpy
     check_settings(epochs, batch_size, clip)
+    if isinstance(build, TaskModel):
+        raise ValueError(
+            "build is a function that makes a fresh model, such as lambda: Model(…), "
+            "got a model"
+        )
+    check_functions(optimizer=optimizer, schedule=schedule, select=select)
     if not seeds:
         raise ValueError("expected at least one seed, got none")
     for name, batches in (("train", train), ("valid", valid)):
@@ -129,6 +139,7 @@ def fit_many(
             models.append(build())
         for i, (seed, model) in enumerate(zip(seeds, models, strict=True)):
             with _named(seed):
+                check_model(model)
                 check_data(model, train[i], "train")
                 check_labels(model, train[i])
                 if valid is not None:
@@ -153,7 +164,9 @@ def fit_many(
                 for i, chosen in enumerate(torch.split(order, batch_size, 1)):
                     done = (epoch + i / steps) / epochs
                     rates.set(done)
-                    with at_progress(done), _placed(epoch * steps + i + 1, epoch):
+                    step = epoch * steps + i + 1
+                    problems = zip(seeds, models, train, strict=True)
+                    with at_progress(done), _placed(step, epoch, problems):
                         replicas.step(chosen, moves, clip)
                 replicas.balance.after_epoch()
                 if choice is not None:
@@ -731,14 +744,24 @@ def _named(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _placed(step: int, epoch: int) -> Iterator[None]:
-    """A context in which what is not finite has a place in the training."""
+def _placed(
+    step: int, epoch: int, problems: Iterable[tuple[int, TaskModel, Batch]]
+) -> Iterator[None]:
+    """A context in which what is not finite has a place in the training; `problems`
+    are seeds, models and their data."""
     try:
         yield
     except FloatingPointError as error:
+        reason = (
+            "look for such values in the inputs and targets, or take a smaller "
+            "learning rate"
+        )
+        for seed, model, batch in problems:
+            if found := strange_input(model, batch):
+                reason = f"of seed {seed}, {found}"
+                break
         raise TrainingError(
-            f"{error} at step {step} (epoch {epoch}); look for such values in the "
-            "inputs and targets, or take a smaller learning rate"
+            f"{error} at step {step} (epoch {epoch}); {reason}"
         ) from error
 
 

@@ -17,7 +17,7 @@ from mtmm_lib.balancing import Balancer
 from mtmm_lib.batch import Batch, Output
 from mtmm_lib.model import TaskModel
 from mtmm_lib.tasks import at_progress
-from mtmm_lib.training.checks import Data, batches, warn_unlabelled
+from mtmm_lib.training.checks import Data, batches, strange_input, warn_unlabelled
 from mtmm_lib.training.evaluation import frozen_modules, measure, train_mode
 from mtmm_lib.training.history import History, Losses, TrainingError
 from mtmm_lib.training.hooks import AfterEpoch, EpochState
@@ -62,7 +62,7 @@ class Run:
         """One pass over the data, then validation."""
         start, place, index = time.perf_counter(), self.place, len(self.history)
         train_mode(self.model, self.frozen)
-        log = _Log(index, sum(self.history.steps))
+        log = _Log(index, sum(self.history.steps), self.model, self.train)
         steps = length_hint(self.train, 0)  # 0 for an iterable that cannot tell
         if isinstance(self.train, Batch):
             steps = math.ceil(steps / self.batch_size)
@@ -191,8 +191,9 @@ class _Log:
     """Losses and weights of an epoch. The losses stay tensors for some steps, and are
     then looked at together."""
 
-    def __init__(self, epoch: int, before: int) -> None:
+    def __init__(self, epoch: int, before: int, model: TaskModel, train: Data) -> None:
         self.epoch, self.before = epoch, before
+        self.model, self.train = model, train
         self.steps = 0
         self.pending: list[tuple[int, str, Tensor]] = []
         self.losses: dict[str, tuple[float, int]] = {}
@@ -219,10 +220,13 @@ class _Log:
             steps, names, torch.stack(losses).tolist(), strict=True
         ):
             if not math.isfinite(value):
+                reason = strange_input(self.model, self.train) or (
+                    "look for such values in its inputs and targets, or take a smaller "
+                    "learning rate"
+                )
                 raise TrainingError(
                     f"the loss of task {name!r} is {value} at step {step} (epoch "
-                    f"{self.epoch}); look for such values in its inputs and targets, "
-                    "or take a smaller learning rate"
+                    f"{self.epoch}); {reason}"
                 )
             total, count = self.losses.get(name, (0.0, 0))
             self.losses[name] = total + value, count + 1

@@ -60,6 +60,11 @@ class Rates:
         #: The factor at 0, 1 %, … of training, by which a checkpoint knows a schedule.
         self.course = []
         if schedule is not None:
+            if callable(schedule(0.0)):
+                raise ValueError(
+                    "a schedule gives a factor of the learning rate, but this one gave "
+                    "a function: schedule=cosine() in place of schedule=cosine?"
+                )
             self.course = [float(schedule(i / 100)) for i in range(100)]
         for i, factor in enumerate(self.course):
             if not (math.isfinite(factor) and factor >= 0):

@@ -183,3 +183,8 @@ def test_sizes_that_do_not_fit():
         PatchEncoder((1, 8, 8), 3, 4)
     with pytest.raises(ValueError, match="multiple of heads"):
         SequenceEncoder(3, 6, heads=4)
+
+
+def test_one_width_in_place_of_a_list():
+    with pytest.raises(TypeError, match=r"list of widths, such as \[64\], got 8"):
+        MLPEncoder(4, 3, hidden=8)

@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -674,7 +675,17 @@ FAULTS = {
     "integers": (
         lambda: given(of(Own(vector)), X.long()),
         TypeError,
-        "modality 'a': the input is torch.int64, .* Own are torch.float32",
+        "modality 'a': the input is torch.int64, .* Own are torch.float32; whole "
+        r"numbers are taken for ids; make measurements real, by .float\(\)",
+    ),
+    "integers from numpy": (
+        lambda: given(
+            of(MLPEncoder(3, 4)),
+            Batch.from_arrays({"a": np.zeros((2, 3), int)}).inputs["a"],
+        ),
+        TypeError,
+        "modality 'a': the input is torch.int64, .* MLPEncoder are torch.float32; "
+        r"whole numbers .*\.astype\('float32'\) of an array",
     ),
     "float64 images": (
         lambda: given(of(ConvEncoder(1, 4)), torch.zeros(2, 1, 4, 4).double()),

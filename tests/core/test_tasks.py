@@ -131,6 +131,20 @@ def test_settings_out_of_range(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Classification("t", ["a", "b"]), r"'t': .* got \['a', 'b'\] and"),
+        (lambda: Regression("t", hidden=8), r"hidden widths, such as \[64\], .*den 8"),
+        (lambda: Ordinal("t", 3, hidden=(8.0,)), r"'t': .* got 3 and hidden \(8.0,\)"),
+        (lambda: Regression("t", metrics=[R2Score()]), "'t': metrics is a dict from"),
+    ],
+)
+def test_settings_of_another_kind(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
 # Losses
 
 

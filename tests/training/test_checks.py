@@ -6,13 +6,28 @@ import functools
 import math
 import warnings
 
+import numpy
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 from training_problem import build, same, samples, weights
 
 from mtmm_lib.balancing import UncertaintyWeights
-from mtmm_lib.training import evaluate, fit, fit_many
+from mtmm_lib.batch import Batch
+from mtmm_lib.encoders import SequenceEncoder
+from mtmm_lib.fusion import SumFusion
+from mtmm_lib.model import Model
+from mtmm_lib.sharing import HardSharing
+from mtmm_lib.tasks import Regression
+from mtmm_lib.training import (
+    TrainingError,
+    cosine,
+    evaluate,
+    fit,
+    fit_many,
+    patience,
+    predict,
+)
 
 quiet = functools.partial(fit, progress=False, device="cpu")
 
@@ -97,10 +112,79 @@ def test_an_optimizer_of_another_model():
     assert moved and all(name.startswith("heads.") for name in moved)
 
 
-def test_a_class_in_place_of_a_balancer():
+@both
+def test_a_class_in_place_of_a_balancer(train):
     for wrong in (UncertaintyWeights, "uncertainty"):
         with pytest.raises(ValueError, match="balancer is an object"):
-            quiet(build(), samples(), epochs=1, balancer=wrong)
+            train(build(), samples(), epochs=1, balancer=wrong)
+
+
+@both
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"schedule": 0.5},
+            r"schedule is a function, such as cosine\(.*\), got a float",
+        ),
+        ({"schedule": cosine}, r"schedule=cosine\(\) in place of schedule=cosine\?"),
+        ({"select": "size"}, "select is a function, such as mean_loss, got a str"),
+        ({"optimizer": "sgd"}, "optimizer is a function, such as torch.optim.SGD"),
+    ],
+)
+def test_something_else_in_place_of_a_function(train, settings, message):
+    model = build()
+    before = weights(model)
+    with pytest.raises(ValueError, match=message):
+        train(model, samples(), valid=samples(), epochs=1, **settings)
+    assert same(before, weights(model))
+
+
+def test_something_else_in_place_of_what_is_called_after_an_epoch():
+    with pytest.raises(ValueError, match=r"after_epoch is .* patience\(5\), got a int"):
+        quiet(build(), samples(), epochs=1, after_epoch=5)
+    with pytest.raises(ValueError, match=r"got EpochState; .*after_epoch=patience\(5"):
+        quiet(build(), samples(), epochs=1, after_epoch=patience)
+
+
+def test_something_else_in_place_of_a_model():
+    said = "expected a model that is built, a Model or DecisionFusion, got "
+    with pytest.raises(ValueError, match=f"{said}<function build"):
+        quiet(build, samples(), epochs=1)
+    with pytest.raises(ValueError, match=f"for seed 4: {said}None"):
+        fit_many(lambda: None, [samples()], seeds=[4], epochs=1)
+    with pytest.raises(
+        ValueError, match="build is a function that makes a fresh model"
+    ):
+        fit_many(build(), [samples()], seeds=[4], epochs=1)
+
+
+@both
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_input_that_is_no_number_is_named_where_a_loss_is_none(train, value):
+    data = samples(40, missing=False)
+    data.present["sound"] = torch.arange(40) > 5
+    data.inputs["sound"][5] = value  # absent, so that nobody sees it
+    train(build(), data, epochs=1, batch_size=8)
+    data.inputs["sound"][33, 2] = data.inputs["sound"][35] = value
+    said = rf"inputs\['sound'\] of sample 33 has the value {value} \(2 of 40 samples"
+    with pytest.raises(TrainingError, match=rf"loss of task '\w+' is .*{said}"):
+        train(build(), data, epochs=1, batch_size=8)
+
+
+def test_padding_is_no_input():
+    tokens = torch.zeros(3, 4, 2)
+    tokens[0, 2] = tokens[2, 3] = math.nan
+    lengths = {"a": torch.tensor([2, 4, 4])}
+    model = Model(
+        {"a": SequenceEncoder(2, 4)},
+        SumFusion({"a": 4}, 4),
+        HardSharing(["y"], 4, 4),
+        [Regression("y")],
+    )
+    data = Batch({"a": tokens}, {"y": torch.ones(3)}, lengths=lengths)
+    with pytest.raises(TrainingError, match=r"inputs\['a'\] of sample 2 .*\(1 of 3 "):
+        quiet(model, data, epochs=1)
 
 
 def test_a_loader_of_tuples():
@@ -108,13 +192,49 @@ def test_a_loader_of_tuples():
     loader = DataLoader(
         TensorDataset(data.inputs["image"], data.targets["kind"]), batch_size=8
     )
-    said = "gives objects of type list, but Batches are needed; .*collate_fn"
+    said = (
+        "is a DataLoader that gives objects of type list, but Batches are needed; "
+        ".*collate_fn=collate"
+    )
     with pytest.raises(ValueError, match=f"train {said}"):
         quiet(build(), loader, epochs=1)
     with pytest.raises(ValueError, match=f"valid {said}"):
         quiet(build(), data, valid=loader, epochs=1)
     with pytest.raises(ValueError, match=f"data {said}"):
         evaluate(build(), loader)
+
+
+@pytest.mark.parametrize("measure", [evaluate, predict])
+def test_what_is_no_data_at_all(measure):
+    for wrong in (samples().inputs, numpy.zeros((3, 6))):
+        said = f"is a {type(wrong).__name__} that .* Batch.from_arrays makes one"
+        with pytest.raises(ValueError, match=f"train {said}"):
+            quiet(build(), wrong, epochs=1)
+        with pytest.raises(ValueError, match=f"data {said}"):
+            measure(build(), wrong)
+    with pytest.raises(ValueError, match="data is a Batch or .*, got NoneType"):
+        measure(build(), None)
+
+
+@both
+@pytest.mark.parametrize("value", [-100, 3])
+def test_a_class_out_of_range_stops_everything_before_anything_is_trained(train, value):
+    wrong, model = samples(40), build()
+    wrong.targets["kind"][33] = value
+    before = weights(model)
+    said = f"task 'kind': the target of sample 33 is {value}, expected a class from 0"
+    with pytest.raises(ValueError, match=said):
+        train(model, wrong, epochs=1, batch_size=8)
+    with pytest.raises(ValueError, match=said):
+        train(model, samples(), valid=wrong, epochs=1)
+    with pytest.raises(ValueError, match=said):
+        evaluate(model, wrong)
+    parts = [wrong[i : i + 8] for i in range(0, 40, 8)]
+    with pytest.raises(ValueError, match=said):
+        evaluate(model, parts)
+    assert same(before, weights(model))
+    with pytest.raises(ValueError, match=said):
+        quiet(model, parts, epochs=1)
 
 
 @both

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from training_problem import (
     TetheredSharing,
     build,
     largest_difference,
+    same,
     samples,
     weights,
 )
@@ -269,6 +271,15 @@ def test_batch_normalisation_is_refused_unless_it_only_evaluates():
 
     with pytest.raises(ValueError, match="encoders.image.norm is a BatchNorm1d"):
         fit_many(partial(make, True), [some(0)], seeds=[0], **settings)
+
+
+def test_seeds_may_be_integers_of_numpy():
+    data = [some(0), some(1)]
+    one = fit_many(build, data, seeds=np.arange(2), **settings)
+    other = fit_many(build, data, seeds=[0, 1], **settings)
+    assert all(same(weights(a), weights(b)) for a, b in zip(one, other, strict=True))
+    with pytest.raises(TypeError, match="'float' object"):
+        fit_many(build, data, seeds=[0, 1.5], **settings)
 
 
 def test_errors_name_the_seed():

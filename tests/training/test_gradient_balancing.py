@@ -17,7 +17,7 @@ from training_problem import (
     weights,
 )
 
-from mtmm_lib.balancing import GradientBalancer, weightings
+from mtmm_lib.balancing import GradientBalancer, backward, weightings
 from mtmm_lib.balancing.weightings import (
     cagrad,
     equal_norms,
@@ -33,7 +33,7 @@ from mtmm_lib.fusion import ConcatFusion
 from mtmm_lib.model import DecisionFusion, Model
 from mtmm_lib.sharing import MMoE, SoftSharing
 from mtmm_lib.tasks import Classification, Regression
-from mtmm_lib.training import TrainingError, fit
+from mtmm_lib.training import TrainingError, fit, fit_many
 
 levels = pytest.mark.parametrize("level", ["parameters", "features"])
 quiet = functools.partial(fit, progress=False, device="cpu")
@@ -396,3 +396,37 @@ def test_a_compiled_forward_pass(monkeypatch):
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         GradientBalancer(upgrad, **settings)
+
+
+def test_a_name_in_place_of_a_weighting():
+    with pytest.raises(TypeError, match=r"such as weightings.upgrad, got 'upgrad'"):
+        GradientBalancer("upgrad")
+
+
+@pytest.mark.parametrize(
+    "returned", [None, np.ones(3), 1.0, np.array([1.0, np.nan])], ids=repr
+)
+def test_a_weighting_of_ones_own_that_returns_no_weights(returned):
+    """Nothing is moved by them, neither by `fit` nor by `fit_many`."""
+
+    def mine(gramian):
+        return returned
+
+    said = "finite weight for each of the 2 tasks .*mine"
+    model, data = build(), samples(missing=False)
+    before = weights(model)
+    for level in ("parameters", "features"):
+        with pytest.raises(ValueError, match=said):
+            quiet(model, data, epochs=1, balancer=GradientBalancer(mine, level))
+    assert same(before, weights(model))
+    with pytest.raises(ValueError, match=said):
+        fit_many(
+            build,
+            [data],
+            seeds=[0],
+            epochs=1,
+            balancer=GradientBalancer(mine, "features"),
+        )
+    output = model(data)
+    with pytest.raises(ValueError, match=said):
+        backward(model.losses(output, data), None, mine)
