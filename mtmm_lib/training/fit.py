@@ -66,9 +66,11 @@ def fit(
     alone. A step is forward pass → the tasks' losses → the balancer's backward pass →
     the optimizer's step; a task without a label in the batch is left out, and a batch
     without any label takes no step. Within a step, `training_progress()` is the part of
-    all steps that lie behind. The model comes back in the mode and on the device that
-    it came in; the caller's random state is left alone, and the weights that the model
-    starts from are the caller's.
+    all steps that lie behind. Parts whose parameters are all frozen and that come in
+    evaluation mode, a backbone say, stay in it: their batch normalisation does not
+    move, their dropout draws nothing. The model comes back in the mode and on the
+    device that it came in; the caller's random state is left alone, and the weights
+    that the model starts from are the caller's.
 
     Several processes (started by `torchrun`) share each batch and give the result of
     one process to rounding: each takes its part of the same permutation, a task's loss

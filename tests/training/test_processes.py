@@ -56,7 +56,16 @@ def test_the_problem_is_as_uneven_as_it_says():
 
 @pytest.mark.parametrize(
     "name",
-    ["plain", "adam", "odd batches", "choosing", "loader", "checkpoint", *BALANCERS],
+    [
+        "plain",
+        "adam",
+        "odd batches",
+        "choosing",
+        "loader",
+        "course",
+        "checkpoint",
+        *BALANCERS,
+    ],
 )
 def test_processes_agree_with_each_other_and_with_one(alone, together, name):
     one = alone[name]
@@ -69,6 +78,7 @@ def test_processes_agree_with_each_other_and_with_one(alone, together, name):
         for key in ("train_loss", "valid", "used"):
             for a, b in zip(many[key], one[key], strict=True):
                 assert a == pytest.approx(b, rel=1e-4)
+        assert len(many["steps"]) == (3 if name == "course" else 5)
         assert (many["best_epoch"], many["steps"]) == (one["best_epoch"], one["steps"])
 
 
