@@ -52,7 +52,7 @@ class Gain:
     Draws that split one pool of data share samples, so that their mean is less certain
     than $s_d/\sqrt n$ says. The corrected error of Nadeau & Bengio (2003),
 
-    $$ s_d \sqrt{\frac1n + \frac{n_\text{test}}{n_\text{train}}} , $$
+    \[ s_d \sqrt{\frac1n + \frac{n_\text{test}}{n_\text{train}}} , \]
 
     speaks of new data from the same population. The plain one speaks of this pool
     alone: of what further splits of it would give. The text says which of them it is.
@@ -63,8 +63,8 @@ class Gain:
         n: the number of pairs, at least 2.
         unit: as in "points" or "%".
         relation, bound: the claim; set by the methods.
-        pool: (n_train, n_test), the samples that each split of one pool trained on and
-            tested on; `None` for independent draws.
+        pool: (n_train, n_test), the samples that each split of one pool set aside for
+            training and for the test; `None` for independent draws.
         speaks_of: what the error is for: more of such independent `"draws"`, the
             `"population"` that a pool comes from, or the `"pool"` itself.
 
@@ -222,8 +222,8 @@ def _overlap(pool: tuple[int, int]) -> float:
         or not all(isinstance(size, Integral) and size >= 1 for size in pool)
     ):
         raise ValueError(
-            "pool is (n_train, n_test), the numbers of samples that each split trains "
-            f"on and tests on, got {pool!r}"
+            "pool is (n_train, n_test), the numbers of samples that each split sets "
+            f"aside for training and for the test, got {pool!r}"
         )
     return pool[1] / pool[0]
 
