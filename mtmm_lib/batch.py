@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
-from typing import Any
+from functools import reduce
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -599,19 +599,24 @@ class Features:
 
     tokens: Tensor
     valid: Tensor | None = None
+    _pooled: Tensor | None = field(default=None, init=False, repr=False)
 
     @staticmethod
     def vector(value: Tensor) -> Features:
         """One vector per sample `[B, D]` as a sequence of length one."""
         features = Features(value.unsqueeze(1))
-        features.__dict__["pooled"] = value  # no need to go there and back
+        object.__setattr__(features, "_pooled", value)  # no need to go there and back
         return features
 
-    @cached_property
+    @property
     def pooled(self) -> Tensor:
         r"""`[B, D]`: the mean over the valid tokens (zero for a sample that has
         none)."""
-        return pool(self.tokens, self.valid)
+        # Found once. (In functools.cached_property is a lock, at which torch.compile
+        # would cut the forward pass into pieces.)
+        if self._pooled is None:
+            object.__setattr__(self, "_pooled", pool(self.tokens, self.valid))
+        return cast(Tensor, self._pooled)
 
 
 def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ import copy
 import functools
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,8 +228,10 @@ class GradientBalancer(Balancer):
 
     def weigh(self, gramian: np.ndarray) -> np.ndarray:
         """Weights `[T]` for the Gramian `[T, T]` of the tasks whose gradients meet."""
-        drawing = functools.partial(self.weighting, rng=self.rng)
-        return _weights(drawing if self._draws else self.weighting, gramian)
+        weighting: Callable[..., np.ndarray] = self.weighting
+        if self._draws:
+            weighting = functools.partial(weighting, rng=self.rng)
+        return _weights(weighting, gramian)
 
     def _average(self, gradients: TaskGradients, names: Mapping[Tensor, str]) -> None:
         """Running means take the place of the gradients."""

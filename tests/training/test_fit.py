@@ -388,6 +388,14 @@ def test_the_forward_pass_compiles_to_the_same(monkeypatch):
     assert largest_difference(weights(one), weights(other)) < 1e-6
 
 
+def test_the_forward_pass_is_one_graph():
+    """Nothing in it makes torch.compile fall back to Python in between."""
+    model, data = build(), samples()
+    whole = torch.compile(model, fullgraph=True, backend="eager")
+    for name, prediction in whole(data).predictions.items():
+        torch.testing.assert_close(prediction, model(data).predictions[name])
+
+
 def test_late_fusion_trains_too():
     data = samples()
 
