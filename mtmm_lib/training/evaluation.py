@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mtmm_lib.batch import Batch, Output, cat
 from mtmm_lib.model import TaskModel
-from mtmm_lib.training.checks import Data, batches
+from mtmm_lib.training.checks import Data, batches, check_model
 from mtmm_lib.training.history import Losses
 
 #: Samples per forward pass where nothing is learned: large enough to be fast, small
@@ -37,6 +37,7 @@ def evaluate(model: TaskModel, data: Data) -> dict[str, float]:
         FloatingPointError: when a prediction for a sample with a label is not finite
             (named: the task, the sample's index in the data).
     """
+    check_model(model)
     if isinstance(data, Batch):
         model.check(data)
     with modes_kept(model):
@@ -52,6 +53,7 @@ def evaluate_losses(model: TaskModel, data: Data) -> Losses:
     Returns:
         task → loss, without the tasks that have no label.
     """
+    check_model(model)
     if isinstance(data, Batch):
         model.check(data)
     with modes_kept(model):
@@ -73,6 +75,7 @@ def predict(model: TaskModel, data: Data) -> dict[str, Tensor]:
     Raises:
         ValueError: for data without samples, or with such as the model cannot take.
     """
+    check_model(model)
     if isinstance(data, Batch):
         model.check(data, targets=False)
     found: list[dict[str, Tensor]] = []

@@ -81,7 +81,8 @@ def fit(
         model: a `Model` or `DecisionFusion`.
         train: a `Batch` with all samples, which is kept on the device and sliced there;
             or a `DataLoader` (or another iterable that can be gone through again each
-            epoch) of `Batch`es.
+            epoch) of `Batch`es; `DataLoader(…, collate_fn=collate)` makes them of
+            samples.
         valid: likewise. It is evaluated after each epoch, and in the end the weights of
             the best epoch are restored. Where no task is supervised, nothing can be
             chosen by, and the last weights stay.

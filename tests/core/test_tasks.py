@@ -131,6 +131,13 @@ def test_settings_out_of_range(make, message):
         make()
 
 
+def test_a_head_may_have_hidden_layers():
+    head, z = Regression("t", 2, hidden=(5, 4)).head({"shared": 3}), torch.randn(7, 3)
+    first, second, last = [x for x in head.modules() if isinstance(x, nn.Linear)]
+    torch.testing.assert_close(head(z), last(second(first(z).relu()).relu()))
+    assert [x.out_features for x in (first, second, last)] == [5, 4, 2]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

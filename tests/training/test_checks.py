@@ -23,6 +23,7 @@ from mtmm_lib.training import (
     TrainingError,
     cosine,
     evaluate,
+    evaluate_losses,
     fit,
     fit_many,
     patience,
@@ -157,6 +158,9 @@ def test_something_else_in_place_of_a_model():
         ValueError, match="build is a function that makes a fresh model"
     ):
         fit_many(build(), [samples()], seeds=[4], epochs=1)
+    for measure in (evaluate, evaluate_losses, predict):
+        with pytest.raises(ValueError, match=f"{said}<function build"):
+            measure(build, samples())
 
 
 @both
