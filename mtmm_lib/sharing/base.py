@@ -109,9 +109,16 @@ class HardSharing(Sharing):
     ) -> None:
         super().__init__(tasks, in_dim, dim)
         self.trunk = build_trunk(trunk, in_dim, dim)
+        self.default = trunk is None
 
     def forward(self, z: Tensor) -> Shared:
-        h = self.trunk(z)
+        if self.default and z.dim() == 3 and z.shape[1] == 1:
+            # Linear layers see a sequence of one as a vector anyway, each for itself;
+            # for small ones these turns there and back are a good part of the work. A
+            # trunk of one's own gets what the sharing is promised, [B, L, D].
+            h = self.trunk(z.squeeze(1)).unsqueeze(1)
+        else:
+            h = self.trunk(z)
         return Shared({task: h for task in self.tasks})
 
 
