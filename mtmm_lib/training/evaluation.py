@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -70,7 +71,8 @@ def predict(model: TaskModel, data: Data) -> dict[str, Tensor]:
 
     Returns:
         task → predictions for all samples, in their order, on the CPU: probabilities of
-        classes, numbers in the units of the target, as the task's `readable` says.
+        classes, numbers in the units of the target, as the task's `readable` says. A
+        warning names the first sample whose prediction is no number.
 
     Raises:
         ValueError: for data without samples, or with such as the model cannot take.
@@ -91,7 +93,12 @@ def predict(model: TaskModel, data: Data) -> dict[str, Tensor]:
             )
     if not found:
         raise ValueError("the data to predict has no samples")
-    return {name: cat([part[name] for part in found]) for name in found[0]}
+    whole = {name: cat([part[name] for part in found]) for name in found[0]}
+    for name, prediction in whole.items():
+        everybody = torch.ones(len(prediction), dtype=torch.bool)
+        if told := _not_finite(name, prediction, everybody):
+            warnings.warn(told, UserWarning, stacklevel=2)
+    return whole
 
 
 def _device(model: TaskModel) -> torch.device:
@@ -130,7 +137,10 @@ def measure(
         )
         targets = Batch.cat(seen)
         for name, task in model.tasks.items():
-            _check_finite(name, merged.predictions[name], task.labelled(targets))
+            # A metric need not show it: NaN for every class counts as the first one.
+            labelled = task.labelled(targets)
+            if told := _not_finite(name, merged.predictions[name], labelled):
+                raise FloatingPointError(told)
         metrics = {
             name: float(value)
             for task in model.tasks.values()
@@ -144,18 +154,18 @@ def measure(
     return losses, metrics
 
 
-def _check_finite(task: str, prediction: Tensor, labelled: Tensor) -> None:
-    """A metric need not show what is not a number: NaN for every class counts as the
-    first one."""
-    wrong = ~prediction.isfinite().reshape(len(labelled), -1).all(1) & labelled
-    if wrong.any():
-        first = int(wrong.nonzero()[0])
-        raise FloatingPointError(
-            f"the prediction of task {task!r} for sample {first} of the data is not "
-            f"finite ({int(wrong.sum())} of {len(wrong)} are not); look for such "
-            "values "
-            "in its inputs, or in the model's weights"
-        )
+def _not_finite(task: str, prediction: Tensor, counted: Tensor) -> str:
+    """A sentence about the first of the counted samples whose prediction is no number;
+    empty where there is none."""
+    wrong = ~prediction.isfinite().reshape(len(counted), -1).all(1) & counted
+    if not wrong.any():
+        return ""
+    first = int(wrong.nonzero()[0])
+    return (
+        f"the prediction of task {task!r} for sample {first} of the data is not finite "
+        f"({int(wrong.sum())} of {len(wrong)} are not); look for such values in its "
+        "inputs, or in the model's weights"
+    )
 
 
 def chunks(model: TaskModel, data: Data, *, targets: bool = True) -> Iterator[Batch]:

@@ -40,6 +40,13 @@ class TestPredictionsThatAreNoNumbers:
         with pytest.raises(FloatingPointError, match="task 'kind' for sample 7 "):
             evaluate(model, loader)
 
+    def test_a_prediction_that_is_none_is_warned_of(self):
+        model, data = build(), samples(40, missing=False)
+        data.inputs["image"][7, 2] = math.nan
+        with pytest.warns(UserWarning, match=r"'kind' for sample 7 .* \(1 of 40 are"):
+            found = predict(model, data)
+        assert found["kind"].isfinite().all(1).sum() == 39  # the others are answered
+
     def test_weights_that_are_nan(self):
         model, data = build(), samples(10)
         with torch.no_grad():
