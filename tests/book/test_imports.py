@@ -23,6 +23,7 @@ FLOORS = [
     ["fusion", "sharing", "tasks"],
     ["encoders", "metrics", "data"],
     ["bar", "batch", "environment", "replacing", "results"],
+    ["arrays"],
 ]
 LEVEL = {name: len(FLOORS) - i for i, floor in enumerate(FLOORS) for name in floor}
 HEAVY = [
