@@ -327,7 +327,7 @@ def test_an_absent_modality_is_as_if_it_had_been_zero_or_never_there(fusion):
 
 
 def test_all_lists_every_fusion_under_its_name():
-    assert len(ALL) == 11 and all(name == cls.__name__ for name, cls in ALL.items())
+    assert len(ALL) == 12 and all(name == cls.__name__ for name, cls in ALL.items())
     assert ALL["CrossModalFusion"] is CrossModalFusion
 
 
