@@ -141,9 +141,8 @@ class Checkpoint:
             for key in ("fingerprint", "history", "epochs", "stopped"):
                 state[key]
             return dict(state)
-        except (
-            Exception
-        ) as error:  # torch raises many kinds for a file that is not what it should be
+        # torch raises many kinds for a file that is not what it should be
+        except Exception as error:
             raise ValueError(
                 f"{self.path} is no checkpoint of fit, or a damaged one "
                 f"({type(error).__name__}); give another file name, or delete the file "
