@@ -176,6 +176,12 @@ class Gain:
         return abs(self.mean) - reach <= self.bound
 
     @property
+    def size(self) -> str:
+        """The mean without its sign, as exact as its error allows: "5.0 points"."""
+        digits = max(0, -math.floor(math.log10(self.se))) if self.se else 3
+        return _join(f"{abs(self.mean):,.{digits}f}", self.unit)
+
+    @property
     def text(self) -> str:
         """As in "+5.03 ± 0.41 points (10 pairs): above 0 by 12.3 standard errors"."""
         digits = max(0, 1 - math.floor(math.log10(self.se))) if self.se else 3
@@ -260,6 +266,11 @@ class Bound:
     def holds(self) -> bool:
         """Whether the value lies in the interval."""
         return self.low <= self.value <= self.high
+
+    @property
+    def size(self) -> str:
+        """The value without its sign, as in "0.12 s"."""
+        return _join(number(abs(self.value)), self.unit)
 
     @property
     def text(self) -> str:

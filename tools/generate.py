@@ -18,6 +18,7 @@ import mtmm_lib
 from mtmm_lib.lesson import book, records
 from mtmm_lib.lesson.article import SECTIONS, STATEMENTS
 from mtmm_lib.lesson.book import Lesson, Planned
+from mtmm_lib.lesson.plots import LOOKS, look
 from tools.lesson import linked
 from tools.project import GENERATED, ROOT, pyproject
 
@@ -56,6 +57,14 @@ CARDS = """\
 
 What each data set of the book is, where it comes from or how it was made, under which
 licence, and what it cannot do.
+"""
+
+SWATCHES = """\
+# Colours
+
+Modalities, tasks and methods have one colour each, the same in arrows, curves and bars
+of the whole book. `colour("PCGrad")` returns it, `look("PCGrad")` with its marker. The
+nine colours of the methods stay apart for every common kind of colour vision.
 """
 
 ARTICLE = """\
@@ -147,7 +156,8 @@ def ledger(claims: list[Record]) -> str:
             f" What would settle it: {claim['missing']}" if claim["missing"] else ""
         )
         measured = f"*Measured:* {claim['result']['text']} ({link(claim)})."
-        return f"- {mark}{claim['statement']}. {measured}{missing}\n"
+        statement = claim["statement"].rstrip(".")
+        return f"- {mark}{statement}. {measured}{missing}\n"
 
     text = LEDGER + "".join(rows())
     for label, words in STATEMENTS.items():
@@ -231,6 +241,17 @@ def data_cards() -> str:
     return text
 
 
+def swatches() -> str:
+    """Every colour that has a meaning, with its name and marker."""
+    text = SWATCHES
+    for group, names in LOOKS.items():
+        text += f"\n## {group[0].upper()}{group[1:]}\n\n| | | |\n|---|---|---|\n"
+        for name, code in names.items():
+            drawn = f'<span class="book-swatch" style="background:{code}"></span>'
+            text += f"| {drawn} | {name} | `{look(name)['marker']}` `{code}` |\n"
+    return text
+
+
 def documented() -> dict[str, list[str]]:
     """Public module → its public names. A name stands with the shortest path that the
     library gives it."""
@@ -289,6 +310,7 @@ def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
         "article.md": article(),
         "runs.md": runs(footers),
         "data-cards.md": data_cards(),
+        "colours.md": swatches(),
         **{
             f"reference/{m}.md": MODULE.format(module=m, names=", ".join(names))
             for m, names in modules

@@ -1,12 +1,13 @@
-"""What a notebook needs around the code: `start`, `explore`, `claim`, `check`, `quiz`,
-`source`, `footer` and plots."""
+"""What a notebook needs around the code: `start`, `explore`, `guess`, `measured`,
+`check`, `quiz`, `source`, `footer` and plots."""
 
 from mtmm_lib.lesson.checking import check
-from mtmm_lib.lesson.claims import ClaimError, claim
+from mtmm_lib.lesson.claims import ClaimError, claim, finding, measured
 from mtmm_lib.lesson.code import source
 from mtmm_lib.lesson.explorer import explore
+from mtmm_lib.lesson.guesses import guess
 from mtmm_lib.lesson.page import records
-from mtmm_lib.lesson.plots import COLOURS, figure
+from mtmm_lib.lesson.plots import COLOURS, colour, figure, look
 from mtmm_lib.lesson.progress import forget_progress, progress
 from mtmm_lib.lesson.questions import quiz
 from mtmm_lib.lesson.session import footer, seed, seeds, start
@@ -22,10 +23,15 @@ __all__ = [
     "between",
     "check",
     "claim",
+    "colour",
     "explore",
     "figure",
+    "finding",
     "footer",
     "forget_progress",
+    "guess",
+    "look",
+    "measured",
     "progress",
     "quiz",
     "records",

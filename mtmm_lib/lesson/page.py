@@ -131,10 +131,12 @@ def records(
 
     Args:
         notebook: as `nbformat.read` or `json.load` returns it.
-        kind: "claim", "footer" or "start"; `None`: all.
+        kind: "claim", "footer" or "start"; `None`: all. The claims of a box come one
+            by one.
     """
     for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):
             record = output.get("metadata", {}).get(KEY)
-            if record and kind in (None, record["kind"]):
-                yield dict(record)
+            for each in record.get("claims", [record]) if record else ():
+                if kind in (None, each["kind"]):
+                    yield dict(each)

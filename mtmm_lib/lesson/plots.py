@@ -24,6 +24,67 @@ COLOURS = {
     "sky": "#56B4E9",
     "black": "#222222",
 }
+# Nine that stay apart for every kind of colour vision, at 3 : 1 or more on white.
+_SLATE, _BLACK, _INDIGO, _SKY, _VERMILION = (
+    "#5B6670",
+    "#111111",
+    "#2B2A8C",
+    "#1E97CF",
+    "#CF5F00",
+)
+_RED, _WINE, _VIOLET, _TAN = "#B4161B", "#6B1B36", "#9450E0", "#A5805B"
+_AMBER, _INK, _GREY = "#B87800", "#1B2733", "#86919A"
+
+#: What has a colour of its own in the whole book, in groups that share a figure: name →
+#: colour. Within a group every colour and every marker is another one.
+LOOKS: dict[str, dict[str, str]] = {
+    "modalities": {"image": "#0072B2", "audio": "#008A64", "text": "#B0568D"},
+    "tasks": {"task 1": _AMBER, "task 2": _INK, "task 3": _GREY},
+    "digit, parity, size": {"digit": _AMBER, "parity": _INK, "size": _GREY},
+    "digit, rate, accent": {"digit": _AMBER, "rate": _INK, "accent": _GREY},
+    "sharing": {
+        "alone": _SLATE,
+        "hard sharing": _VERMILION,
+        "soft sharing": _INDIGO,
+        "ridge": _TAN,
+        "pooled": _BLACK,
+        "stitches": _SKY,
+        "MMoE": _VIOLET,
+        "PLE": _RED,
+        "MTAN": _WINE,
+    },
+    "weights": {
+        "equal weights": _SLATE,
+        "tuned weights": _BLACK,
+        "uncertainty": _VERMILION,
+        "GradNorm": _INDIGO,
+        "DWA": _TAN,
+        "Σ log ℓ": _SKY,
+        "IMTL-L": _VIOLET,
+    },
+    "gradients": {
+        "sum": _SLATE,
+        "tuned weights": _BLACK,
+        "MGDA": _INDIGO,
+        "MGDA, normalised": _SKY,
+        "PCGrad": _VERMILION,
+        "UPGrad": _RED,
+        "CAGrad": _TAN,
+        "Nash-MTL": _WINE,
+        "IMTL-G": _VIOLET,
+    },
+    "fusion": {
+        "sum": _SLATE,
+        "product of experts": _BLACK,
+        "gates": _VERMILION,
+        "FiLM": _TAN,
+        "tensor": _INDIGO,
+        "low rank": _SKY,
+        "attention": _VIOLET,
+        "concatenation": _WINE,
+    },
+}
+MARKERS = "os^Dv<>Pp"
 DPI = 100
 
 
@@ -53,6 +114,34 @@ def style() -> None:
             "image.cmap": "cividis",
         }
     )
+
+
+def colour(name: str) -> str:
+    """The colour that a modality, a task or a method has in the whole book, as
+    "#RRGGBB"; the page *Colours* shows them all.
+
+        ax.bar(0, gain, color=colour("PCGrad"))
+
+    Raises:
+        KeyError: for a name without a colour; it says which names have one.
+    """
+    return look(name)["color"]
+
+
+def look(name: str) -> dict[str, str]:
+    """Colour and marker of a modality, a task or a method, for matplotlib: colour alone
+    carries no meaning.
+
+        ax.plot(steps, loss, label="PCGrad", **look("PCGrad"))
+
+    Raises:
+        KeyError: as `colour`.
+    """
+    for group in LOOKS.values():
+        if name in group:
+            return {"color": group[name], "marker": MARKERS[list(group).index(name)]}
+    known = ", ".join(dict.fromkeys(name for group in LOOKS.values() for name in group))
+    raise KeyError(f"{name!r} has no colour; LOOKS in lesson/plots.py has {known}")
 
 
 def pixels(fig: Figure, scale: float) -> Image:

@@ -6,8 +6,10 @@ A text is written in one piece and filled in last, so that it can be translated 
 from __future__ import annotations
 
 import math
+import re
 import string
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,12 @@ def fill(template: str, fields: Mapping[str, Any]) -> str:
     """The template with its fields, as `str.format` has it; without a format of its
     own a field is written by `show`. A template without fields stays as it is."""
     return _Filler().vformat(template, (), fields) if fields else template
+
+
+def inline(text: str) -> str:
+    """As HTML: escaped, with `code` and *emphasis* set as such."""
+    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
+    return re.sub(r"(?<!\w)\*([^*]+)\*(?!\w)", r"<em>\1</em>", html)
 
 
 def show(value: Any, digits: int = 4) -> str:

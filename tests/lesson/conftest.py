@@ -33,6 +33,10 @@ explore(draw, alt="a {a}", a=[1, 2, 3], labels={"a": "first"})
     ),
     "claim": 'claim("Two is <b>more</b> than one", at_least(2, 1), supports="A1", '
     'verdict="refuted")',
+    "measured": 'measured(finding("Two of `two` exceeds one by {number}", '
+    'at_least(2, 1, "points"), supports="A1"), finding("<b>", at_least(3, 2)))',
+    "guess": 'guess("a-b", "Two or *three*?", {"two": "It is <b>.", "three": "No. "}, '
+    'right="two")',
     "check": """
 def four(x):
     ...

@@ -10,7 +10,17 @@ import pytest
 
 from mtmm_lib.lesson import page, records
 
-DISPLAYED = ("start", "figure", "claim", "check", "quiz", "source", "footer")
+DISPLAYED = (
+    "start",
+    "figure",
+    "claim",
+    "measured",
+    "guess",
+    "check",
+    "quiz",
+    "source",
+    "footer",
+)
 VOID = {"img", "br", "input", "rect", "path", "circle", "polygon"}
 
 
@@ -49,6 +59,8 @@ def test_everything_shows_itself_once_as_html_and_as_plain_text(
     Balanced(output["data"]["text/html"])
     assert "<" not in output["data"]["text/plain"] or name in (
         "claim",
+        "measured",
+        "guess",
         "source",
         "figure",
     )
@@ -87,9 +99,14 @@ def test_the_data_is_read_from_the_executed_notebook(notebook) -> None:
     assert [record["kind"] for record in records(notebook)] == [
         "start",
         "claim",
+        "claim",  # the two findings of one box
+        "claim",
+        "guess",
         "footer",
     ]
-    (claim,) = records(notebook, "claim")
+    claim, first, second = records(notebook, "claim")
+    assert (first["supports"], second["supports"]) == ("A1", None)
+    assert first["statement"] == "Two of `two` exceeds one by 2 points"
     assert (claim["chapter"], claim["seed"], claim["supports"], claim["verdict"]) == (
         "missing-weak-and-dominant-modalities",
         3,
