@@ -28,7 +28,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mtmm_lib.lesson.book import Lesson
 from tools.citations import to_links
-from tools.lesson import filled, source
+from tools.lesson import filled, is_folded, source
 from tools.project import CHAPTERS, README, ROOT, lessons, notebook, repository
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -77,6 +77,21 @@ def portable(text: str) -> str:
     return to_links(text)
 
 
+def fold(cell: NotebookNode) -> None:
+    """Fold the code of a cell everywhere: on the site behind its first line, a comment;
+    in JupyterLab, which shows that line; in Colab, which shows a button.
+
+    A cell has the same metadata for readers and for the site: they are part of what an
+    executed notebook is found by.
+    """
+    comment = cell.source.splitlines()[0].removeprefix("#").strip()
+    cell.metadata.update(
+        mystnb={"code_prompt_show": comment, "code_prompt_hide": comment},
+        jupyter={"source_hidden": True},
+        cellView="form",
+    )
+
+
 def lesson_notebook(lesson: Lesson, *, site: bool = False) -> NotebookNode:
     """A lesson as a notebook, without outputs: for readers, or for the site's builder.
 
@@ -86,10 +101,12 @@ def lesson_notebook(lesson: Lesson, *, site: bool = False) -> NotebookNode:
     title, *rest = deepcopy(source(lesson).cells)
     # on the site: there the page has buttons, and nothing to install
     hidden = {"tags": ["remove-cell"]}
+    install = new_code_cell(INSTALL.format(repository=repository()).strip())
+    install.metadata = {**hidden, "jupyter": {"source_hidden": True}}
     cells = [
         title,
         new_markdown_cell(launch_links(lesson.name), metadata=hidden),
-        new_code_cell(INSTALL.format(repository=repository()).strip(), metadata=hidden),
+        install,
         *rest,
     ]
     heading = lesson.title if site else f"{lesson.number} · {lesson.title}"
@@ -100,6 +117,8 @@ def lesson_notebook(lesson: Lesson, *, site: bool = False) -> NotebookNode:
             cell.source = text if site else portable(text)
         else:
             cell.outputs, cell.execution_count = [], None
+            if is_folded(cell):
+                fold(cell)
         # An id made of the content: stable when other cells are added or moved.
         own = _hash(f"{cell.cell_type}\n{cell.source}")[:8]
         cell.id = f"{own}-{seen[own]}" if seen[own] else own

@@ -4,6 +4,7 @@ A source is MyST Markdown, with a few things that only this book knows. Wherever
 lesson is shown, `filled` has put what they stand for in their place:
 
     {{ title }}, {{ needs }}, {{ objectives }}     what the front matter says
+    {{ minutes }}                                  to read and to do, as they add up
     {chapter}`adding-up-losses`                    chapter 07, as a link
     {Chapter}`warm-up,the-twelve-steps`            Chapters 00 and 03, as links
 
@@ -17,16 +18,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from math import floor
 
 import jupytext
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 from mdit_py_plugins.colon_fence import colon_fence_plugin
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 
-from mtmm_lib.lesson import book
+from mtmm_lib.lesson import book, questions
 from mtmm_lib.lesson.book import Lesson
 
+WORDS, LINES = 180, 12  # that are read in a minute
+EQUATION = 2  # minutes for one that stands by itself
 CHAPTER = re.compile(r"\{(?P<c>[cC])hapter\}`(?P<slugs>[^`]+)`")
 
 
@@ -38,6 +43,24 @@ class Directive:
     argument: str
     options: dict[str, str]
     body: str
+    lines: slice  # where it stands in the text
+
+    @property
+    def folded(self) -> bool:
+        """Whether a reader has to unfold it."""
+        classes = self.options.get("class", "").split()
+        return self.name in ("solution", "dropdown") or "dropdown" in classes
+
+
+@dataclass(frozen=True)
+class Minutes:
+    """How long a lesson takes, to the nearest five minutes."""
+
+    read: int
+    do: int
+
+    def __str__(self) -> str:
+        return f"{self.read} minutes to read, {self.do} to do."
 
 
 @dataclass
@@ -52,12 +75,25 @@ class Exercise:
     folded: bool = True  # whether a reader has to unfold the solution
     above: list[ast.stmt] = field(default_factory=list)
 
+    @property
+    def minutes(self) -> int:
+        """What its title says; zero where that says nothing."""
+        said = re.search(r" · (\d+) minutes$", self.titles[0])
+        return int(said[1]) if said else 0
+
 
 class Source:
-    """The text of a lesson, read."""
+    """The text of a lesson, read; or a part of it."""
 
     def __init__(self, text: str) -> None:
         self.cells: list[NotebookNode] = jupytext.reads(text, "md:myst").cells
+
+    @classmethod
+    def of(cls, cells: list[NotebookNode]) -> Source:
+        """A part of a lesson."""
+        part = cls("")
+        part.cells = cells
+        return part
 
     def of_kind(self, kind: str) -> list[str]:
         """The sources of the cells that are "markdown" or "code"."""
@@ -69,25 +105,94 @@ class Source:
         return self.of_kind("code")
 
     @cached_property
+    def visible(self) -> list[str]:
+        """The code cells that are not folded."""
+        cells = (cell for cell in self.cells if not is_folded(cell))
+        return [cell.source for cell in cells if cell.cell_type == "code"]
+
+    @cached_property
     def markdown(self) -> str:
         """The text between the code cells."""
         return "\n\n".join(self.of_kind("markdown"))
 
     @cached_property
+    def in_sight(self) -> str:
+        """The text without what a reader has to unfold."""
+        lines = self.markdown.splitlines()
+        for block in reversed(self.directives):
+            if block.folded:
+                del lines[block.lines]
+        return "\n".join(lines)
+
+    @cached_property
     def prose(self) -> str:
-        """The words that a reader reads: no code, mathematics, options, solutions."""
+        """The words in sight: no code, mathematics, options."""
         many = re.DOTALL | re.MULTILINE
-        text = re.sub(r"^````\{solution\}.*?^````$", "", self.markdown, flags=many)
-        left_out = r"^```(\{math\}|python|text|bash).*?^```$"
-        text = re.sub(left_out, "", text, flags=many)
-        left_out = r"\$\$.*?\$\$|\$[^$]+\$|`[^`\n]+`|^:\w+:.*$|^`{3,}.*$"
+        left_out = r"^(`{3,}|:{3,})(\{math\}|python|text|bash).*?^\1$"
+        text = re.sub(left_out, "", self.in_sight, flags=many)
+        left_out = r"\$\$.*?\$\$|\$[^$]+\$|`[^`\n]+`|^:[\w-]+:[^\n]*|^[`:]{3,}[^\n]*"
         text = re.sub(left_out, " ", text, flags=many)
         return re.sub(r"\]\([^)]*\)|\{\w+\}", "] ", text)
 
     @cached_property
+    def spoken(self) -> str:
+        """The words that its code shows to a reader: what is asked and what was found,
+        and what stands under pictures."""
+        told = [part for call in self.calls("guess", "finding") for part in call.args]
+        for source in self.code:
+            keywords = (
+                node
+                for node in ast.walk(_parsed(source))
+                if isinstance(node, ast.keyword)
+            )
+            told += [each.value for each in keywords if each.arg == "caption"]
+        constants = (node for part in told for node in ast.walk(part))
+        return " ".join(
+            node.value
+            for node in constants
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        )
+
+    @cached_property
+    def equations(self) -> list[str]:
+        """Those that stand by themselves, in sight."""
+        found = re.finditer(
+            r"^(?P<fence>`{3,}|:{3,})\{math\}\n(?::.*?\n)*(?P<block>.*?)^(?P=fence)$"
+            r"|\$\$(?P<dollars>.*?)\$\$",
+            self.in_sight,
+            flags=re.DOTALL | re.MULTILINE,
+        )
+        return [match["block"] or match["dollars"] for match in found]
+
+    @cached_property
+    def sections(self) -> dict[str, Source]:
+        """Heading → what stands under it; under "" what stands above the first."""
+        heading, found = "", {"": list[NotebookNode]()}
+        for cell in self.cells:
+            if cell.cell_type == "code":
+                found[heading].append(cell)
+                continue
+            for piece in re.split(r"^(?=## )", cell.source, flags=re.MULTILINE):
+                if begins := re.match(r"## (.*)", piece):
+                    heading = begins[1]
+                found.setdefault(heading, []).append(new_markdown_cell(piece))
+        return {heading: Source.of(cells) for heading, cells in found.items()}
+
+    @property
     def headings(self) -> list[str]:
         """Of its sections."""
-        return re.findall(r"^## (.*)$", self.markdown, flags=re.MULTILINE)
+        return list(self.sections)[1:]
+
+    @cached_property
+    def before_exercises(self) -> Source:
+        """What stands above the heading of the exercises."""
+        names = list(self.sections)
+        cells = [
+            cell
+            for name in names[: names.index("Exercises")]
+            for cell in self.sections[name].cells
+        ]
+        return Source.of(cells)
 
     @cached_property
     def labels(self) -> list[str]:
@@ -110,7 +215,7 @@ class Source:
         """The article's statements that its claims speak about."""
         return {
             keyword.value.value
-            for call in self.calls("claim")
+            for call in self.calls("claim", "finding")
             for keyword in call.keywords
             if keyword.arg == "supports" and isinstance(keyword.value, ast.Constant)
         }
@@ -135,6 +240,21 @@ class Source:
         return found
 
 
+def is_folded(cell: NotebookNode) -> bool:
+    """Whether a reader has to unfold a code cell."""
+    return "hide-input" in cell.metadata.get("tags", [])
+
+
+def code_lines(code: str) -> list[str]:
+    """The lines of code in which something stands."""
+    return [line for line in code.splitlines() if line.strip()]
+
+
+def words(text: str) -> int:
+    """How many words there are in prose."""
+    return len(re.findall(r"\b[^\W\d_][\w’'-]*", text))
+
+
 def checks(tree: ast.AST) -> Iterator[ast.Call]:
     """Where code calls `check("id", answer)`."""
     for call in _calls(tree, "check"):
@@ -149,6 +269,27 @@ def source(lesson: Lesson) -> Source:
     return Source((lesson.folder / "lesson.md").read_text(encoding="utf-8"))
 
 
+def minutes(text: Source) -> Minutes:
+    """How long a lesson takes.
+
+    To read: its words, the formulas that stand by themselves, and the visible code
+    above the exercises. To do: what its exercises say, and a minute for each question
+    of the quiz. Lessons of the first edition say it themselves.
+    """
+    if said := re.search(r"(\d+) minutes to read, (\d+) to do", text.markdown):
+        return Minutes(int(said[1]), int(said[2]))
+    lines = sum(len(code_lines(code)) for code in text.before_exercises.visible)
+    read = words(f"{text.prose} {text.spoken}") / WORDS + lines / LINES
+    (quiz,) = (ast.literal_eval(call.args[0]) for call in text.calls("quiz"))
+    do = len(questions.load(quiz))
+    do += sum(exercise.minutes for exercise in text.exercises.values())
+    return Minutes(_fives(read + EQUATION * len(text.equations)), _fives(do))
+
+
+def _fives(number: float) -> int:
+    return max(5, 5 * floor(number / 5 + 0.5))
+
+
 def filled(text: str, lesson: Lesson, title: str) -> str:
     """A text of a lesson with everything that stands for something else replaced."""
     needs = f"{{chapter}}`{','.join(lesson.needs)}`"
@@ -161,6 +302,7 @@ def filled(text: str, lesson: Lesson, title: str) -> str:
         "title": title,
         "needs": needs,
         "objectives": objectives,
+        "minutes": str(minutes(source(lesson))),
     }.items():
         text = text.replace(f"{{{{ {name} }}}}", words)
     return linked(text)
@@ -210,7 +352,9 @@ def _directives(text: str) -> Iterator[Directive]:
             while lines and (option := re.match(r":([\w-]+):\s*(.*)", lines[0])):
                 options[option[1]] = option[2].strip()
                 lines.pop(0)
-            yield Directive(match[1], match[2].strip(), options, "\n".join(lines))
+            name, argument = match[1], match[2].strip()
+            where = slice(*token.map)
+            yield Directive(name, argument, options, "\n".join(lines), where)
 
 
 def _collect(block: Directive, found: dict[str, Exercise]) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from mtmm_lib.lesson import book
 from mtmm_lib.lesson.article import ARROWS
-from tools.lesson import source
+from tools.lesson import is_folded, source
 from tools.project import FRONT, ROOT, lessons, tracked
 
 TOURS = ("everything-is-a-mapping", "concepts-and-connections", "the-twelve-steps")
@@ -77,15 +77,24 @@ def test_words(lesson):
 
 @every_chapter
 def test_cells(lesson):
-    code = source(lesson).code
-    assert 15 <= len(code) <= 25, f"{len(code)} code cells"
-    for text in code:
-        lines = text.splitlines()
+    text = source(lesson)
+    assert 15 <= len(text.code) <= 25, f"{len(text.code)} code cells"
+    for code in text.visible:
+        lines = code.splitlines()
         assert len(lines) <= 25, (
             f"{len(lines)} lines in the cell that begins with {lines[0]!r}"
         )
-        for line in lines:
-            assert len(line) <= 88, f"{len(line)} characters: {line}"
+    for line in "\n".join(text.code).splitlines():
+        assert len(line) <= 88, f"{len(line)} characters: {line}"
+
+
+@every_chapter
+def test_a_folded_cell_begins_with_what_is_in_it(lesson):
+    """JupyterLab shows that line, and the site has it as the handle to unfold by."""
+    for cell in source(lesson).cells:
+        if is_folded(cell):
+            first = cell.source.splitlines()[0]
+            assert re.match(r"# [A-Z]\w+.{10,}", first) and len(first) <= 76, first
 
 
 @every_chapter
