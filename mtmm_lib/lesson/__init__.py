@@ -1,5 +1,5 @@
-"""What a notebook needs around the code: `start`, `explore`, `guess`, `measured`,
-`check`, `quiz`, `source`, `footer` and plots."""
+"""What a notebook needs around the code: `start`, `explore`, `play`, `guess`,
+`measured`, `check`, `quiz`, `source`, `footer` and plots."""
 
 from mtmm_lib.lesson.checking import check
 from mtmm_lib.lesson.claims import ClaimError, claim, finding, measured
@@ -7,6 +7,7 @@ from mtmm_lib.lesson.code import source
 from mtmm_lib.lesson.explorer import explore
 from mtmm_lib.lesson.guesses import guess
 from mtmm_lib.lesson.page import records
+from mtmm_lib.lesson.play import play
 from mtmm_lib.lesson.plots import COLOURS, colour, figure, look
 from mtmm_lib.lesson.progress import forget_progress, progress
 from mtmm_lib.lesson.questions import quiz
@@ -32,6 +33,7 @@ __all__ = [
     "guess",
     "look",
     "measured",
+    "play",
     "progress",
     "quiz",
     "records",

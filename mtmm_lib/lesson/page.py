@@ -33,6 +33,18 @@ DARK = (
 )
 
 
+def attended() -> bool:
+    """Whether a reader sits at this notebook: whoever runs the cell can be asked
+    something with `input`.
+
+    JupyterLab, VS Code and Colab offer that. What builds the site, tests or grades runs
+    notebooks without.
+    """
+    from IPython import get_ipython
+
+    return getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False)
+
+
 @cache
 def static(name: str) -> str:
     """A style sheet or a script of the folder `static`, as in `static("strip.css")`."""

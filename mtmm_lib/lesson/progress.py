@@ -37,7 +37,7 @@ def note(id: str, passed: bool) -> str:
         for a right answer, where its chapter stands now; what went wrong, where nothing
         could be noted.
     """
-    if not _attended():
+    if not page.attended():
         return ""
     place = folder()
     try:
@@ -58,7 +58,7 @@ def summary(chapter: str) -> str:
     Empty before one has been tried, and where no reader sits at the notebook, as when
     the site is built.
     """
-    states = _states().get(chapter, {}) if _attended() else {}
+    states = _states().get(chapter, {}) if page.attended() else {}
     if set(states.values()) <= {OPEN}:
         return ""
     left = [id for id, state in states.items() if state != PASSED]
@@ -153,18 +153,6 @@ def _rows(begun: dict[str, dict[str, str]]) -> str:
         )
         rows += f'<td><ul role="list">{items}</ul></td></tr>'
     return rows
-
-
-def _attended() -> bool:
-    """Whether a reader sits at this notebook: whoever runs the cell can be asked
-    something with `input`.
-
-    JupyterLab, VS Code and Colab offer that. What builds the site, tests or grades runs
-    notebooks without.
-    """
-    from IPython import get_ipython
-
-    return getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False)
 
 
 def _states() -> dict[str, dict[str, str]]:

@@ -92,10 +92,7 @@ def start(chapter: str) -> None:
 
     drawing = strip.pictures(chapter)
     _session.chapter, _session.since = chapter, time.perf_counter()
-    random.seed(seed())
-    high, low = divmod(seed(), 2**32)  # NumPy's old generator takes 32 bits at a time
-    numpy.random.seed([low, high] if high else low)
-    torch.manual_seed(seed())
+    seed_generators()
     if not variable("OMP_NUM_THREADS"):
         torch.set_num_threads(1)
     plots.style()
@@ -104,6 +101,14 @@ def start(chapter: str) -> None:
         drawing += f'<p class="mtmm-soft">{escape(stands)}</p>'
         words += f"\n{stands}"
     page.show(drawing, words, {"kind": "start", "chapter": chapter}, "mtmm-strip")
+
+
+def seed_generators() -> None:
+    """Seed the generators of Python, NumPy and PyTorch with the book's first seed."""
+    random.seed(seed())
+    high, low = divmod(seed(), 2**32)  # NumPy's old generator takes 32 bits at a time
+    numpy.random.seed([low, high] if high else low)
+    torch.manual_seed(seed())
 
 
 def footer() -> None:

@@ -16,7 +16,7 @@ import pytest
 from nbclient import NotebookClient
 from test_page import Balanced
 
-from mtmm_lib.lesson import book, check, exercises, forget_progress, start
+from mtmm_lib.lesson import book, check, exercises, forget_progress, page, start
 from mtmm_lib.lesson.exercises import by_lesson
 from tools.lesson import source
 
@@ -37,7 +37,7 @@ def place(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def reader(monkeypatch) -> None:
-    monkeypatch.setattr(progress, "_attended", lambda: True)
+    monkeypatch.setattr(page, "attended", lambda: True)
 
 
 def marks(place: Path) -> set[str]:
@@ -140,7 +140,7 @@ def test_a_notebook_without_a_reader_notes_and_shows_nothing(place) -> None:
 WRITER = """
 import importlib, itertools, sys
 progress = importlib.import_module("mtmm_lib.lesson.progress")
-progress._attended = lambda: True
+progress.page.attended = lambda: True
 ids = [id for ids in progress.by_lesson().values() for id in ids]
 own, rounds = int(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
