@@ -84,9 +84,9 @@ def fold(cell: NotebookNode) -> None:
     A cell has the same metadata for readers and for the site: they are part of what an
     executed notebook is found by.
     """
-    comment = cell.source.splitlines()[0].removeprefix("#").strip()
+    prompt = "Code · " + cell.source.splitlines()[0].removeprefix("#").strip()
     cell.metadata.update(
-        mystnb={"code_prompt_show": comment, "code_prompt_hide": comment},
+        mystnb={"code_prompt_show": prompt, "code_prompt_hide": prompt},
         jupyter={"source_hidden": True},
         cellView="form",
     )

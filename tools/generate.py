@@ -84,6 +84,11 @@ tools and resources, which have {doc}`a page of their own <../tools>`; trends an
 challenges, with which the last chapter ends.
 """
 
+SYMBOLS = """\
+| Lesson | Letter | Meaning |
+|---|---|---|
+"""
+
 MODULE = """\
 # `{module}`
 
@@ -129,6 +134,16 @@ def cards() -> str:
                 text += CARD.format(title=title, options=options, words=lesson.card)
         text += "::::\n\n"
     return text
+
+
+def symbols() -> str:
+    """The letters that mean something in single lessons alone."""
+    return SYMBOLS + "".join(
+        f"| [{lesson.number} {lesson.title}](../chapters/{lesson.name}.ipynb) "
+        f"| ${formula}$ | {meaning} |\n"
+        for lesson in book.lessons().values()
+        for formula, meaning in lesson.symbols
+    )
 
 
 def ledger(claims: list[Record]) -> str:
@@ -306,6 +321,7 @@ def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
     modules = documented().items()
     return {
         "cards.md": cards(),
+        "symbols.md": symbols(),
         "ledger.md": ledger(claims),
         "article.md": article(),
         "runs.md": runs(footers),

@@ -78,7 +78,7 @@ class Exercise:
     @property
     def minutes(self) -> int:
         """What its title says; zero where that says nothing."""
-        said = re.search(r" · (\d+) minutes$", self.titles[0])
+        said = re.search(r" · (\d+) minutes$", "".join(self.titles))
         return int(said[1]) if said else 0
 
 
@@ -142,7 +142,7 @@ class Source:
         for source in self.code:
             keywords = (
                 node
-                for node in ast.walk(_parsed(source))
+                for node in ast.walk(parsed(source))
                 if isinstance(node, ast.keyword)
             )
             told += [each.value for each in keywords if each.arg == "caption"]
@@ -153,16 +153,22 @@ class Source:
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         )
 
-    @cached_property
+    @property
     def equations(self) -> list[str]:
         """Those that stand by themselves, in sight."""
-        found = re.finditer(
-            r"^(?P<fence>`{3,}|:{3,})\{math\}\n(?::.*?\n)*(?P<block>.*?)^(?P=fence)$"
-            r"|\$\$(?P<dollars>.*?)\$\$",
-            self.in_sight,
+        return _displayed(self.in_sight)
+
+    @cached_property
+    def formulas(self) -> list[str]:
+        """All of them, also inside a line, and folded."""
+        text = re.sub(
+            r"^(`{3,})(python|text|bash).*?^\1$|`[^`$\n]+`",
+            " ",
+            self.markdown,
             flags=re.DOTALL | re.MULTILINE,
         )
-        return [match["block"] or match["dollars"] for match in found]
+        inside = re.sub(r"\$\$.*?\$\$", " ", text, flags=re.DOTALL)
+        return [*_displayed(text), *re.findall(r"\$([^$]+)\$", inside)]
 
     @cached_property
     def sections(self) -> dict[str, Source]:
@@ -208,7 +214,7 @@ class Source:
     def calls(self, *names: str) -> Iterator[ast.Call]:
         """Where its code calls one of some functions, as in `calls("claim")`."""
         for source in self.code:
-            yield from _calls(_parsed(source), *names)
+            yield from calls(parsed(source), *names)
 
     @cached_property
     def supports(self) -> set[str]:
@@ -228,7 +234,7 @@ class Source:
         kept = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
         for cell in self.cells:
             if cell.cell_type == "code":
-                tree = _parsed(cell.source)
+                tree = parsed(cell.source)
                 for id in {call.args[0].value for call in checks(tree)}:
                     exercise = found.setdefault(id, Exercise(id))
                     exercise.stubs.append(tree)
@@ -255,9 +261,23 @@ def words(text: str) -> int:
     return len(re.findall(r"\b[^\W\d_][\w’'-]*", text))
 
 
+def parsed(code: str) -> ast.Module:
+    """The code of a cell, which may hold a notebook's magic."""
+    return ast.parse(TransformerManager().transform_cell(code))
+
+
+def calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
+    """Where code calls one of some functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in names:
+                yield node
+
+
 def checks(tree: ast.AST) -> Iterator[ast.Call]:
     """Where code calls `check("id", answer)`."""
-    for call in _calls(tree, "check"):
+    for call in calls(tree, "check"):
         match call.args:
             case [ast.Constant(value=str()), _]:
                 yield call
@@ -344,6 +364,16 @@ def numbered(text: str) -> str:
     return text
 
 
+def _displayed(text: str) -> list[str]:
+    found = re.finditer(
+        r"^(?P<fence>`{3,}|:{3,})\{math\}\n(?::.*?\n)*(?P<block>.*?)^(?P=fence)$"
+        r"|\$\$(?P<dollars>.*?)\$\$",
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    return [match["block"] or match["dollars"] for match in found]
+
+
 def _directives(text: str) -> Iterator[Directive]:
     for token in MarkdownIt().use(colon_fence_plugin).parse(text):
         if match := re.match(r"\{([\w-]+)\}\s*(.*)", token.info or ""):
@@ -367,15 +397,3 @@ def _collect(block: Directive, found: dict[str, Exercise]) -> None:
         code = [t.content for t in tokens if t.type == "fence" and t.info == "python"]
         exercise.solutions.append("\n".join(code))
         exercise.folded &= block.options.get("class") == "dropdown"
-
-
-def _parsed(code: str) -> ast.Module:
-    return ast.parse(TransformerManager().transform_cell(code))
-
-
-def _calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            if name in names:
-                yield node

@@ -51,6 +51,8 @@ class Lesson(Planned):
     arrows: tuple[str, ...]  # which it changes, of `article.ARROWS`
     needs: tuple[str, ...]  # the lessons to know before, by slug
     objectives: tuple[Objective, ...]
+    # LaTeX and meaning of letters that the book's table of notation does not have
+    symbols: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -109,6 +111,7 @@ def _lesson(slug: str, part: str, number: str) -> Lesson:
         known["objectives"] = [Objective(**each) for each in known["objectives"]]
         for name in ("arrows", "needs", "article", "objectives"):
             known[name] = tuple(known[name])
+        known["symbols"] = tuple(known.get("symbols", {}).items())
         return Lesson(slug=slug, part=part, number=number, **known)
     except (OSError, KeyError, TypeError) as error:
         raise ValueError(

@@ -3,7 +3,8 @@ for every choice.
 
 Where the questions name the "section" that answers them, the quiz is a self-test: under
 it stands, after the last answer, which sections to read. The browser works that out, so
-that it needs no kernel.
+that it needs no kernel. A question may also name the "objective" of the lesson that it
+tests, by its number.
 """
 
 from __future__ import annotations
@@ -72,6 +73,11 @@ def check_quiz(questions: list[dict[str, Any]]) -> None:
             problem = (
                 "a self-test counts first answers, so that it takes multiple "
                 "choices only"
+            )
+        elif not isinstance(question.get("objective", 1), int):
+            problem = (
+                '"objective" is the number of the one that it tests, got '
+                f"{question['objective']!r}"
             )
         elif any("$" in text for text in texts):
             problem = (

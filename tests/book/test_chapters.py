@@ -6,19 +6,51 @@ import re
 
 import pytest
 import yaml
+from lesson_rules import problems
 
-from mtmm_lib.lesson import book
+from mtmm_lib.lesson import book, questions
 from mtmm_lib.lesson.article import ARROWS
-from tools.lesson import is_folded, source
+from tools.lesson import is_folded, source, words
+from tools.notation import meanings
 from tools.project import FRONT, ROOT, lessons, tracked
 
 TOURS = ("everything-is-a-mapping", "concepts-and-connections", "the-twelve-steps")
+# Not written anew yet: of these the rules ask less. A lesson that is leaves the set.
+FIRST_EDITION = {
+    "warm-up",
+    "everything-is-a-mapping",
+    "concepts-and-connections",
+    "the-twelve-steps",
+    "hard-parameter-sharing",
+    "soft-parameter-sharing",
+    "sharing-features",
+    "adding-up-losses",
+    "when-gradients-disagree",
+    "three-levels-of-fusion",
+    "missing-weak-and-dominant-modalities",
+    "attention-as-adaptive-weighting",
+}
 # a refresher of fifteen minutes; every other chapter has the general budget
 WORDS = {"warm-up": (1200, 2000)}
 
-every_chapter = pytest.mark.parametrize(
-    "lesson", lessons(), ids=lambda lesson: lesson.slug
-)
+
+def of_lessons(found):
+    return pytest.mark.parametrize("lesson", found, ids=lambda lesson: lesson.slug)
+
+
+every_chapter = of_lessons(lessons())
+first_edition = of_lessons([x for x in lessons() if x.slug in FIRST_EDITION])
+written_anew = of_lessons([x for x in lessons() if x.slug not in FIRST_EDITION])
+
+
+@written_anew
+def test_the_rules_of_lessons(lesson):
+    assert list(problems(lesson, source(lesson), questions.load(lesson.slug))) == []
+
+
+def test_a_letter_stands_once_in_the_table_of_notation():
+    letters = [letter for letter, _ in meanings()]
+    assert len(letters) > 20 and len(letters) == len(set(letters))
 
 
 @every_chapter
@@ -42,7 +74,6 @@ def test_what_a_chapter_needs_comes_before_it(lesson):
 @every_chapter
 def test_every_exercise_has_a_solution_and_a_level(lesson):
     exercises = source(lesson).exercises.values()
-    assert 4 <= len(exercises) <= 6
     for exercise in exercises:
         assert len(exercise.titles) == len(exercise.solutions) == 1, exercise.id
         assert re.match(r"★{1,3} \w", exercise.titles[0]), exercise.titles
@@ -68,23 +99,28 @@ def test_no_number_of_a_chapter_is_written_by_hand():
     assert found == {}
 
 
-@every_chapter
+@first_edition
 def test_words(lesson):
-    count = len(re.findall(r"\b[^\W\d_][\w’'-]*", source(lesson).prose))
+    count = words(source(lesson).prose)
     low, high = WORDS.get(lesson.slug, (2000, 3500))
     assert low <= count <= high, f"{count} words of prose"
 
 
-@every_chapter
+@first_edition
 def test_cells(lesson):
     text = source(lesson)
+    assert 4 <= len(text.exercises) <= 6
     assert 15 <= len(text.code) <= 25, f"{len(text.code)} code cells"
     for code in text.visible:
         lines = code.splitlines()
         assert len(lines) <= 25, (
             f"{len(lines)} lines in the cell that begins with {lines[0]!r}"
         )
-    for line in "\n".join(text.code).splitlines():
+
+
+@every_chapter
+def test_no_line_is_longer_than_those_of_the_library(lesson):
+    for line in "\n".join(source(lesson).code).splitlines():
         assert len(line) <= 88, f"{len(line)} characters: {line}"
 
 
@@ -102,12 +138,11 @@ def test_parts_that_every_chapter_has(lesson):
     slug, text = lesson.slug, source(lesson)
     code = "\n".join(text.code)
     assert text.markdown.startswith("# {{ title }}\n")
-    assert re.search(r"\d+ (minutes )?to read.*\d+ to do", text.markdown), (
-        "minutes to read and to do"
-    )
+    said = r"\{\{ minutes \}\}|\d+ minutes to read, \d+ to do"
+    assert re.search(said, text.markdown), "minutes to read and to do"
     assert f'start("{slug}")' in code and f'quiz("{slug}")' in code
     assert code.endswith("footer()")
-    assert list(text.calls("claim")) and list(text.calls("explore"))
+    assert list(text.calls("claim", "finding")) and list(text.calls("explore"))
     assert any(label.startswith("eq-") for label in text.labels)
     if slug not in TOURS:
         assert list(text.calls("source")), (
@@ -126,7 +161,7 @@ def test_parts_that_every_chapter_has(lesson):
 def test_numbers_are_not_typed_into_claims(lesson):
     """What a claim measures is computed: its result is no literal, nor made of literals
     alone."""
-    for call in source(lesson).calls("claim"):
+    for call in source(lesson).calls("claim", "finding"):
         result = call.args[1] if len(call.args) > 1 else None
         assert result is not None and any(
             isinstance(part, ast.Name) for part in measured(result)

@@ -78,6 +78,9 @@ def copy(tmp_path_factory):
         if not name.startswith("seed/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    rules = folder / "tests" / "book" / "test_chapters.py"  # for both the same
+    text = rules.read_text(encoding="utf-8")
+    rules.write_text(text.replace(f'"{MODEL}",', f'"{MODEL}",\n    "{SLUG}",'))
     as_it_was = state(folder)
     model, ids = book.lesson(MODEL), list(source(book.lesson(MODEL)).exercises)
     new = folder / "chapters" / "src" / SLUG

@@ -143,7 +143,7 @@ def test_folded_cells_are_folded_in_every_notebook():
         assert cell.metadata.jupyter == {"source_hidden": True}
         assert cell.metadata.cellView == "form"
         for prompt in ("code_prompt_show", "code_prompt_hide"):
-            assert first == f"# {cell.metadata.mystnb[prompt]}"
+            assert cell.metadata.mystnb[prompt] == first.replace("#", "Code ·", 1)
 
 
 def test_readers_and_the_site_have_the_same_code_and_metadata():

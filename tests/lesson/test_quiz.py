@@ -65,6 +65,7 @@ def broken(**changes) -> dict:
         (broken(type="many_choice"), "two or more correct answers, got 1"),
         (broken(answers=[ANSWER, {**WRONG, "answer": "one"}]), "are the same"),
         (broken(question="What is $z$?"), "no LaTeX"),
+        (broken(objective="Shapes"), '"objective" is the number'),
         (broken(section="Shapes"), 'every question has a "section", or none'),
     ],
 )
