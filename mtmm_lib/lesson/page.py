@@ -23,13 +23,15 @@ LIGHT = (
     "--mtmm-ink:#1b2733;--mtmm-soft:#56646f;--mtmm-line:#b9c4cd;"
     "--mtmm-paper:#f5f7f9;--mtmm-accent:#ad4600;"
     "--mtmm-glow:#fdeadb;--mtmm-good:#00724f;--mtmm-bad:#b3261e;--mtmm-open:#6a5200;"
-    "--mtmm-blue:#0072b2;--mtmm-green:#008a64;--mtmm-purple:#b0568d"
+    "--mtmm-blue:#0072b2;--mtmm-green:#008a64;--mtmm-purple:#b0568d;"
+    "--mtmm-amber:#a66c00;--mtmm-grey:#7d8a93"
 )
 DARK = (
     "--mtmm-ink:#e9eef2;--mtmm-soft:#a9b5bf;--mtmm-line:#4d5a66;"
     "--mtmm-paper:#1d252d;--mtmm-accent:#ff9a4d;"
     "--mtmm-glow:#45290f;--mtmm-good:#4fd1a5;--mtmm-bad:#ff8a80;--mtmm-open:#e6c34a;"
-    "--mtmm-blue:#5ab4ef;--mtmm-green:#3fc79a;--mtmm-purple:#e08fc0"
+    "--mtmm-blue:#5ab4ef;--mtmm-green:#3fc79a;--mtmm-purple:#e08fc0;"
+    "--mtmm-amber:#e69f00;--mtmm-grey:#8c979f"
 )
 
 
@@ -47,7 +49,7 @@ def attended() -> bool:
 
 @cache
 def static(name: str) -> str:
-    """A style sheet or a script of the folder `static`, as in `static("strip.css")`."""
+    """A style sheet or a script of the folder `static`, as in `static("drawn.css")`."""
     return (files("mtmm_lib.lesson") / "static" / name).read_text(encoding="utf-8")
 
 

@@ -100,7 +100,7 @@ def start(chapter: str) -> None:
     if stands := summary(chapter):
         drawing += f'<p class="mtmm-soft">{escape(stands)}</p>'
         words += f"\n{stands}"
-    page.show(drawing, words, {"kind": "start", "chapter": chapter}, "mtmm-strip")
+    page.show(drawing, words, {"kind": "start", "chapter": chapter}, "mtmm-drawn")
 
 
 def seed_generators() -> None:

@@ -9,17 +9,14 @@ pages, as (y, x).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
-from mtmm_lib.lesson import book, page
+from mtmm_lib.lesson import book, drawing, page
 from mtmm_lib.lesson.article import ARROWS
-
-Point = tuple[float, float]
+from mtmm_lib.lesson.drawing import Axes, Point
 
 
 @dataclass(frozen=True)
-class _Layout:
-    tall: bool
+class _Layout(Axes):
     size: Point  # width, height
     # u of inputs, features, representation, task features, predictions
     stages: tuple[float, ...]
@@ -29,9 +26,6 @@ class _Layout:
     update: Point  # (u, v)
     box: Point  # width and height of the update's box
     nouns: float  # v of the nouns
-
-    def at(self, u: float, v: float) -> Point:
-        return (v, u) if self.tall else (u, v)
 
 
 _WIDE = _Layout(
@@ -56,8 +50,6 @@ _TALL = _Layout(
     box=(98, 68),
     nouns=2,
 )
-
-_DIGIT = ("1110", "0001", "0110", "0001", "1110")  # a three, in pixels
 
 
 def _arrows(chapter: str | None) -> tuple[str, ...]:
@@ -88,12 +80,12 @@ def html(chapter: str | None = None) -> str:
     Raises:
         ValueError: when there is no such chapter.
     """
-    return page.wrap(pictures(chapter), "mtmm-strip")
+    return page.wrap(pictures(chapter), "mtmm-drawn")
 
 
 def pictures(chapter: str | None = None) -> str:
     """The wide and the tall picture, of which a page shows the one that fits."""
-    return f"{page.style('strip')}{svg(chapter)}{svg(chapter, tall=True)}"
+    return drawing.pair(svg(chapter), svg(chapter, tall=True))
 
 
 def standalone() -> str:
@@ -114,13 +106,7 @@ def svg(chapter: str | None = None, *, tall: bool = False) -> str:
     body = "".join(
         [*_mappings(layout, on), *_back(layout, on), *_things(layout), *_nouns(layout)]
     )
-    width, height = layout.size
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" class="mtmm-s '
-        f'{"tall" if tall else "wide"}" role="img" '
-        f'aria-label="{escape(alt(chapter))}" viewBox="0 0 {width} '
-        f'{height}">{page.style("picture")}{body}</svg>'
-    )
+    return drawing.picture(layout.size, tall, alt(chapter), body)
 
 
 def _mappings(layout: _Layout, on: tuple[str, ...]) -> list[str]:
@@ -155,9 +141,11 @@ def _bundle(
     middle = (start + end) / 2
     drawn = ""
     for v0, v1 in lines:
-        path = _curve(layout, (start, v0), (middle, v0), (middle, v1), (end - 8, v1))
-        drawn += _arrow(layout, path, (end, v1), (1, 0))
-    return _group(name, on, drawn + _pill(layout.at(middle - 4, layout.lanes[1]), name))
+        path = layout.curve((start, v0), (middle, v0), (middle, v1), (end - 8, v1))
+        drawn += layout.arrow(path, (end, v1), (1, 0))
+    return _group(
+        name, on, drawn + drawing.pill(layout.at(middle - 4, layout.lanes[1]), name)
+    )
 
 
 def _back(layout: _Layout, on: tuple[str, ...]) -> list[str]:
@@ -176,28 +164,27 @@ def _back(layout: _Layout, on: tuple[str, ...]) -> list[str]:
             [(lane, lane) for lane in layout.lanes],
         )
         end = (u + along + 4, v)
-        path = _curve(
-            layout,
+        path = layout.curve(
             (loss_u, lowest + 18),
             (loss_u, v - 20),
             (loss_u, v),
             (loss_u - 50, v),
             end=end,
         )
-        balancer = _arrow(layout, path, end, (-1, 0)) + _pill(
+        balancer = layout.arrow(path, end, (-1, 0)) + drawing.pill(
             layout.at(loss_u - 100, v), "balancer"
         )
     else:
         end = (last, loss_v - 13)
-        tasks = _arrow(
-            layout, _curve(layout, (last, lowest + 16), end=end), end, (0, 1)
-        )
+        tasks = layout.arrow(layout.curve((last, lowest + 16), end=end), end, (0, 1))
         tasks = _group(
-            "tasks", on, tasks + _pill(layout.at(last, (lowest + loss_v) / 2), "tasks")
+            "tasks",
+            on,
+            tasks + drawing.pill(layout.at(last, (lowest + loss_v) / 2), "tasks"),
         )
         start, end = (last - 34, v), (u + along + 4, v)
-        balancer = _arrow(layout, _curve(layout, start, end=end), end, (-1, 0))
-        balancer += _pill(layout.at((start[0] + end[0]) / 2, v), "balancer")
+        balancer = layout.arrow(layout.curve(start, end=end), end, (-1, 0))
+        balancer += drawing.pill(layout.at((start[0] + end[0]) / 2, v), "balancer")
     return [
         _updates(layout, v - across, lowest + 14),
         _update(layout),
@@ -214,8 +201,8 @@ def _updates(layout: _Layout, start: float, end: float) -> str:
             layout.update[0] + (i - 1.5) * (16 if layout.tall else 50),
             (start + end) / 2,
         )
-        path = _curve(layout, (u0, start - 3), (u0, middle), (u, middle), (u, end + 8))
-        drawn += f'<path class="d" d="{path}"/>{_head(layout, (u, end), (0, -1), 5)}'
+        path = layout.curve((u0, start - 3), (u0, middle), (u, middle), (u, end + 8))
+        drawn += f'<path class="d" d="{path}"/>{layout.head((u, end), (0, -1), 5)}'
     return drawn
 
 
@@ -226,41 +213,22 @@ def _update(layout: _Layout) -> str:
         if layout.tall
         else ("one update of the parameters",)
     )
-    return (
-        f'<rect class="p" x="{x - w / 2:g}" y="{y - h / 2:g}" width="{w}" '
-        f'height="{h}" rx="9"/>'
-    ) + _lines(x, y, lines, "middle")
+    return drawing.rectangle(x, y, w, h) + drawing.lines(x, y, lines)
 
 
 def _things(layout: _Layout) -> list[str]:
     inputs, features, representation, per_task, predictions = layout.stages
+    card = (42, 38) if layout.tall else (64, 38)
     drawn = []
     for i, lane in enumerate(layout.lanes):
-        x, y = layout.at(inputs, lane)
-        w, h = (42, 38) if layout.tall else (64, 38)
-        drawn.append(
-            f'<rect class="p" x="{x - w / 2:g}" y="{y - h / 2:g}" width="{w}" '
-            f'height="{h}" rx="7"/>'
-        )
-        drawn.append((_picture, _sound, _words)[i](x, y))
-        x, y = layout.at(features, lane)
-        drawn += [_square(x + 14 * k, y, 11, f"m{i}") for k in (-1, 0, 1)]
-        drawn.append(_square(*layout.at(per_task, lane), 22, f"t{i}"))
-        x, y = layout.at(predictions, lane)
-        drawn.append(f'<circle class="t{i}" cx="{x:g}" cy="{y:g}" r="11"/>')
+        drawn.append(drawing.card(*layout.at(inputs, lane), card, i))
+        drawn.append(drawing.row(*layout.at(features, lane), [f"m{i}"] * 3))
+        drawn.append(drawing.square(*layout.at(per_task, lane), 22, f"t{i}"))
+        drawn.append(drawing.circle(*layout.at(predictions, lane), 11, f"t{i}"))
         x, y = layout.at(*layout.losses)
         x += (i - 1) * (layout.lanes[1] - layout.lanes[0] if layout.tall else 18)
-        drawn.append(f'<path class="t{i}" d="M{x:g} {y - 10:g}l9 10-9 10-9-10z"/>')
-    x, y = layout.at(representation, layout.lanes[1])
-    drawn.append(
-        f'<rect class="p" x="{x - 25:g}" y="{y - 25:g}" width="50" height="50" rx="9"/>'
-    )
-    drawn += [
-        _square(x + 14 * j, y + 14 * k, 11, f"m{(j + k) % 3}")
-        for j in (-1, 0, 1)
-        for k in (-1, 0, 1)
-    ]
-    return drawn
+        drawn.append(drawing.diamond(x, y, f"t{i}"))
+    return [*drawn, drawing.mixed(*layout.at(representation, layout.lanes[1]))]
 
 
 def _nouns(layout: _Layout) -> list[str]:
@@ -271,110 +239,24 @@ def _nouns(layout: _Layout) -> list[str]:
         ("a feature", "per task"),
         ("predictions",),
     )
-    symbols = (("x", "m"), ("z", "m"), ("z", ""), ("h", "t"), ("ŷ", "t"))
+    symbols = ("x_m", "z_m", "z", "h_t", "ŷ_t")
     anchor = "start" if layout.tall else "middle"
     drawn = []
     for u, lines, symbol in zip(layout.stages, words, symbols, strict=True):
         x, y = layout.at(u, layout.nouns)
         lines = lines if layout.tall else (" ".join(lines),)
         drawn.append(
-            _lines(
+            drawing.lines(
                 x,
                 y,
-                (*lines[:-1], f"{lines[-1]} {_symbol(*symbol)}"),
-                "start" if layout.tall else "middle",
+                (*lines[:-1], f"{lines[-1]} {drawing.symbol(symbol)}"),
+                anchor,
             )
         )
     u, v = layout.losses
     x, y = layout.at(u, layout.nouns) if layout.tall else (u, v + 27)
-    return [*drawn, _lines(x, y, (f"losses {_symbol('ℓ', 't')}",), anchor)]
-
-
-def _lines(x: float, y: float, lines: tuple[str, ...], anchor: str) -> str:
-    top = y + 5 - 9.5 * (len(lines) - 1)
-    return "".join(
-        f'<text x="{x:g}" y="{top + 19 * i:g}" text-anchor="{anchor}">{line}</text>'
-        for i, line in enumerate(lines)
-    )
-
-
-def _symbol(letter: str, index: str) -> str:
-    sub = f'<tspan class="sym sub" dy="4">{index}</tspan>' if index else ""
-    return f'<tspan class="sym">{letter}</tspan>{sub}'
+    return [*drawn, drawing.lines(x, y, (f"losses {drawing.symbol('ℓ_t')}",), anchor)]
 
 
 def _group(name: str, on: tuple[str, ...], body: str) -> str:
     return f'<g class="on">{body}</g>' if name in on else f"<g>{body}</g>"
-
-
-def _curve(layout: _Layout, *points: Point, end: Point | None = None) -> str:
-    """A cubic curve through four points (or none of one point), then a line to
-    `end`."""
-    (x0, y0), *rest = (layout.at(*point) for point in points)
-    curve = "C" + " ".join(f"{x:g} {y:g}" for x, y in rest) if rest else ""
-    line = "L{:g} {:g}".format(*layout.at(*end)) if end else ""
-    return f"M{x0:g} {y0:g}{curve}{line}"
-
-
-def _head(layout: _Layout, tip: Point, along: Point, size: float) -> str:
-    (u, v), (du, dv) = tip, along
-    corners = [tip, (u - du * 1.7 * size - dv * size, v - dv * 1.7 * size + du * size)]
-    corners.append((u - du * 1.7 * size + dv * size, v - dv * 1.7 * size - du * size))
-    points = " ".join(
-        f"{x:g},{y:g}" for x, y in (layout.at(*corner) for corner in corners)
-    )
-    return f'<polygon class="h" points="{points}"/>'
-
-
-def _arrow(layout: _Layout, path: str, tip: Point, along: Point) -> str:
-    return f'<path class="a" d="{path}"/>{_head(layout, tip, along, 6)}'
-
-
-def _pill(at: Point, word: str) -> str:
-    x, y = at
-    width = 8.2 * len(word) + 20
-    return (
-        f'<rect class="p" x="{x - width / 2:g}" y="{y - 13:g}" width="{width:g}" '
-        'height="26" rx="13"/>'
-        f'<text class="n" x="{x:g}" y="{y + 5:g}" text-anchor="middle">{word}</text>'
-    )
-
-
-def _square(x: float, y: float, size: float, kind: str) -> str:
-    x, y = x - size / 2, y - size / 2
-    return (
-        f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{size}" height="{size}" '
-        f'rx="{size / 5:g}"/>'
-    )
-
-
-def _picture(x: float, y: float) -> str:
-    return "".join(
-        (
-            f'<rect class="m0" x="{x - 11 + 5.6 * j:g}" y="{y - 14 + 5.6 * i:g}" '
-            'width="5" height="5"/>'
-        )
-        for i, row in enumerate(_DIGIT)
-        for j, pixel in enumerate(row)
-        if pixel == "1"
-    )
-
-
-def _sound(x: float, y: float) -> str:
-    return "".join(
-        (
-            f'<rect class="m1" x="{x - 15 + 4.6 * i:g}" y="{y - h / 2:g}" width="2.8" '
-            f'height="{h}" rx="1.4"/>'
-        )
-        for i, h in enumerate((6, 14, 24, 10, 18, 12, 5))
-    )
-
-
-def _words(x: float, y: float) -> str:
-    return "".join(
-        (
-            f'<rect class="m2" x="{x - 14:g}" y="{y - 10.5 + 8 * i:g}" width="{w}" '
-            'height="4.4" rx="2.2"/>'
-        )
-        for i, w in enumerate((28, 20, 24))
-    )
