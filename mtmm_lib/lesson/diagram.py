@@ -137,7 +137,7 @@ class Drawing:
             drawn += drawing.text(a, b, drawing.symbol(flow.symbol), "halo", anchor)
         if flow.factor:
             kind = "p bads" if flow.factor[0] in "-−" else "p factor"
-            drawn += drawing.circle(x, y, 14, kind)
+            drawn += drawing.circle(x, y, 16, kind)
             drawn += drawing.text(x, y + 5, drawing.symbol(flow.factor))
         if flow.stop:
             du, dv = route.direction

@@ -18,8 +18,9 @@ AIM = 720  # of the wide one: the width that a page of text has
 GAPS = (30, 46)  # between columns: at least, and where there is room
 APART = (24, 7)  # between lanes' parts: where there is room, and at least
 TRACK = 22  # from the parts to the arrows that run back beside them, and between those
-MARGIN = 8
+MARGIN = 6
 CLEAR = 4  # from a part to its arrow
+NEAR = 3  # what an arrow keeps from other parts
 
 
 @dataclass(frozen=True)
@@ -318,53 +319,63 @@ class Layout:
         return Route(arrow, [curve], (0, way))
 
     def _back(self, arrow: Arrow) -> Route:
-        """On a track beside the parts, on the side where its source stands."""
+        """On a track beside the parts: on the side where its source stands, if that is
+        free."""
+        if arrow.flow.lane is not None:
+            return self._tracked(arrow, arrow.flow.lane * self.pitch)
+        side = self._side(arrow)
+        depths = {way: self._depth(arrow, way) for way in (side, -side)}
+        routes = [self._tracked(arrow, way * depths[way]) for way in depths]
+        if self._crossed(routes[0]) and not self._crossed(routes[1]):
+            side, routes = -side, routes[1:]
+        left, right = self._ends(arrow)
+        self._tracks.append((side, left, right, depths[side]))
+        return routes[0]
+
+    def _side(self, arrow: Arrow) -> int:
+        """Beside which lane a track lies: -1 is the first, 1 the last."""
+        (_, v0), (_, v1) = self.middle(arrow.source), self.middle(arrow.target)
+        lanes = [part.place[1] * self.pitch for part in self.of.parts]
+        return -1 if v0 < v1 or (v0 == v1 and v0 < (min(lanes) + max(lanes)) / 2) else 1
+
+    def _ends(self, arrow: Arrow) -> Point:
+        """Between which u an arrow runs."""
+        u0, u1 = self.middle(arrow.source)[0], self.middle(arrow.target)[0]
+        return min(u0, u1), max(u0, u1)
+
+    def _depth(self, arrow: Arrow, way: int) -> float:
+        """How far out a track has to lie on this side."""
+        left, right = self._ends(arrow)
+        over = [
+            way * self.middle(n)[1] + self._reach(n)[1][1 if way > 0 else 0]
+            for n in self.of.named
+            if left - 30 <= self.middle(n)[0] <= right + 30
+        ]
+        taken = [
+            depth
+            for side, start, end, depth in self._tracks
+            if side == way and start < right and left < end
+        ]
+        return max(over + taken) + TRACK
+
+    def _tracked(self, arrow: Arrow, track: float) -> Route:
         (u0, v0), (u1, v1) = self.middle(arrow.source), self.middle(arrow.target)
-        left, right = sorted((u0, u1))
-        given = arrow.flow.lane
-        if given is None:
-            lanes = [part.place[1] for part in self.of.parts]
-            centre = (min(lanes) + max(lanes)) / 2 * self.pitch
-            way = -1 if v0 < v1 or (v0 == v1 and v0 < centre) else 1
-            over = [
-                way * self.middle(n)[1] + self._reach(n)[1][1 if way > 0 else 0]
-                for n in self.of.named
-                if left - 30 <= self.middle(n)[0] <= right + 30
-            ]
-            taken = [
-                depth
-                for side, start, end, depth in self._tracks
-                if side == way and start < right and left < end
-            ]
-            depth = max([max(over), *taken]) + TRACK
-            self._tracks.append((way, left, right, depth))
-            track = way * depth
-        else:
-            track = given * self.pitch
-            way = -1 if track < min(v0, v1) else 1
-        shift = self._entry(arrow)
+        way = -1 if track < v1 else 1
         side = 1 if way > 0 else 0
         v0 += way * (self._reach(arrow.source)[1][side] + CLEAR)
         v1 += way * (self._reach(arrow.target)[1][side] + CLEAR)
-        return Route(
-            arrow,
-            _path(
-                [(u0, v0), (u0, track), (u1 + shift, track), (u1 + shift, v1)],
-                radius=12,
-            ),
-            (0, -way),
-        )
+        u1 += self._entry(arrow)
+        corners = [(u0, v0), (u0, track), (u1, track), (u1, v1)]
+        return Route(arrow, _path(corners, radius=12), (0, -way))
 
     def _entry(self, arrow: Arrow) -> float:
-        """Where along its side a part takes a gradient, if it takes several there."""
-        own = self.of.named[arrow.source].place
-        there = self.of.named[arrow.target].place[1]
+        """Where along its side a part takes what runs back, if it takes more there."""
         same = [
-            a.source
-            for a in self.of.arrows
-            if a.target == arrow.target
-            and a.flow.way == "gradient"
-            and (self.of.named[a.source].place[1] < there) == (own[1] < there)
+            other.source
+            for other in self.of.arrows
+            if other.target == arrow.target
+            and self._runs_back(other)
+            and self._side(other) == self._side(arrow)
         ]
         return 16 * (same.index(arrow.source) - (len(same) - 1) / 2)
 
@@ -449,7 +460,10 @@ class Layout:
             boxes += [label.box for label in shape.labels] if shape.outer else []
             for box in boxes:
                 left, top, right, bottom = self.box(name, box)
-                if any(left < x < right and top < y < bottom for x, y in points):
+                if any(
+                    left - NEAR < x < right + NEAR and top - NEAR < y < bottom + NEAR
+                    for x, y in points
+                ):
                     return name
         return ""
 

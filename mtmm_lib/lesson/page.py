@@ -24,7 +24,7 @@ LIGHT = (
     "--mtmm-paper:#f5f7f9;--mtmm-accent:#ad4600;"
     "--mtmm-glow:#fdeadb;--mtmm-good:#00724f;--mtmm-bad:#b3261e;--mtmm-open:#6a5200;"
     "--mtmm-blue:#0072b2;--mtmm-green:#008a64;--mtmm-purple:#b0568d;"
-    "--mtmm-amber:#a66c00;--mtmm-grey:#7d8a93"
+    "--mtmm-amber:#b87800;--mtmm-grey:#86919a"
 )
 DARK = (
     "--mtmm-ink:#e9eef2;--mtmm-soft:#a9b5bf;--mtmm-line:#4d5a66;"

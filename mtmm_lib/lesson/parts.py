@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Literal, get_args
 
@@ -127,7 +127,6 @@ class Arrow:
     weight: float | None = None
 
 
-@dataclass(frozen=True, init=False)
 class Flow:
     """Arrows from part to part, along the names given.
 
@@ -148,15 +147,6 @@ class Flow:
         lane: leads the arrows along this lane, round what stands between.
     """
 
-    path: tuple[str | Sequence[str], ...]
-    way: Way = "forward"
-    of: str = ""
-    weights: Sequence[float] = ()
-    symbol: str = ""
-    factor: str = ""
-    stop: bool = False
-    lane: float | None = field(default=None)
-
     def __init__(
         self,
         *path: str | Sequence[str],
@@ -168,9 +158,8 @@ class Flow:
         stop: bool = False,
         lane: float | None = None,
     ) -> None:
-        given = dict(way=way, of=of, weights=weights, symbol=symbol, factor=factor)
-        for name, value in dict(path=path, stop=stop, lane=lane, **given).items():
-            object.__setattr__(self, name, value)
+        self.path, self.way, self.of, self.weights = path, way, of, weights
+        self.symbol, self.factor, self.stop, self.lane = symbol, factor, stop, lane
 
     @property
     def stations(self) -> list[list[str]]:

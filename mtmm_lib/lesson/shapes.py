@@ -143,7 +143,7 @@ class Shape:
             )
         stripes = 8 if self.colours else 0
         if tall:
-            return inside, (max(widest + 12, 52), height + 20 + stripes)
+            return inside, (max(widest + 8, 52), height + 20 + stripes)
         return inside, (max(widest + 20 + stripes, 52), height + 24)
 
     @property

@@ -80,7 +80,8 @@ class _Teller:
         first, *further = flow.stations
         verb = "steer" if len(first) > 1 else "steers"
         way = " and ".join(self.together(names) for names in further)
-        return [f"{self.together(first)} {verb} {way}."]
+        symbol = f" with {spoken(flow.symbol)}" if flow.symbol else ""
+        return [f"{self.together(first)} {verb} {way}{symbol}."]
 
     def _tether(self, flow: Flow) -> list[str]:
         symbol = f" {spoken(flow.symbol)}" if flow.symbol else ""
@@ -113,7 +114,8 @@ class _Teller:
         if part.kind == "box" and len(part.owners) > 1:
             facts.append(f"shared by {listed([f'the {o}' for o in part.owners])}")
         elif part.kind == "box" and part.owners and part.owners[0] not in part.called:
-            facts.append(f"of the {part.owners[0]} alone")
+            alone = " alone" * (part.owners[0] in self.of.tasks)
+            facts.append(f"of the {part.owners[0]}{alone}")
         facts += [typeset(part.note)] if part.note else []
         facts += [f"weights {numbers(part.bars)}"] if part.bars else []
         if part.rows:

@@ -89,7 +89,29 @@ def everything() -> Description:
     return Description(parts, flows, TASKS)
 
 
-ALL = [hard_sharing, mixture, everything]
+def slowed() -> Description:
+    """A loss between its targets: one gradient on either side; and what steers."""
+    parts = [
+        Part("input", (0, 0), of="picture"),
+        Part("input", (0, 1), of="sound"),
+        Part("encoder", (1, 0), of="picture"),
+        Part("encoder", (1, 1), of="sound"),
+        Part("node", (2, 0.5), "sum", symbol="+"),
+        Part("loss", (3, 0.5), of="digit"),
+        Part("box", (0, 2), "task", symbol="e_t"),
+    ]
+    flows = [
+        Flow("picture", "picture's encoder", "sum"),
+        Flow("sound", "sound's encoder", "sum", "digit's loss"),
+        Flow("digit's loss", "picture's encoder", way="gradient", factor="k_1"),
+        Flow("digit's loss", "sound's encoder", way="gradient", factor="k_2"),
+        Flow("task", "sum", way="steering", symbol="γ_t"),
+        Flow("digit's loss", "task"),
+    ]
+    return Description(parts, flows, TASKS)
+
+
+ALL = [hard_sharing, mixture, everything, slowed]
 both = pytest.mark.parametrize("tall", [False, True])
 each = pytest.mark.parametrize("describe", ALL)
 
@@ -180,6 +202,9 @@ def test_the_flow_is_told_in_sentences() -> None:
         "The outputs of expert 1, expert 2 and expert 3 enter the digit’s sum with the "
         "weights 0.7, 0.2 and 0.1. The digit’s gate steers the digit’s sum." in told
     )
+    told = Drawing(slowed()).words
+    assert "flows back to the picture’s encoder, multiplied by k1." in told
+    assert "The task (et) steers the sum with γt." in told
     told = Drawing(everything()).words
     for clause in (
         "The sound (absent) enters the sound’s encoder",
@@ -219,6 +244,18 @@ def test_an_arrow_keeps_to_the_lane_it_is_given() -> None:
     layout = Layout(everything(), tall=False)
     route = next(r for r in layout.routes if r.arrow.flow.lane)
     assert max(v for _, v in route.points) == pytest.approx(2.8 * layout.pitch)
+
+
+@both
+def test_a_gradient_takes_the_side_that_is_free(tall: bool) -> None:
+    layout = Layout(slowed(), tall)
+    sides = {
+        route.arrow.target: min(v for _, v in route.points)
+        < layout.middle("picture")[1]
+        for route in layout.routes
+        if route.arrow.flow.way == "gradient"
+    }
+    assert sides == {"picture’s encoder": True, "sound’s encoder": False}
 
 
 def test_hatching_stays_inside() -> None:
@@ -319,8 +356,15 @@ def test_the_page_shows_the_picture_that_fits(browser) -> None:
                     scale * parseFloat(getComputedStyle(text).fontSize)]);
             }""")
             layout = Layout(describe(), shown == "tall")
-            reckoned = sorted(right - left for _, (left, _, right, _) in layout.words)
-            measured = sorted(w for text, w, _ in found)
-            assert sum(reckoned) > 0.8 * sum(measured[-len(reckoned) :])
+            reckoned = {
+                label.line.words: label.line.width
+                for shape in layout.shapes.values()
+                for label in shape.labels
+                if not label.line.symbol
+            }
+            measured = {text: w for text, w, _ in found if text in reckoned}
+            assert measured.keys() == reckoned.keys()
+            for text, w in measured.items():
+                assert w <= reckoned[text] + 1, text
             assert all(size >= 13 for _, _, size in found), found
     tab.close()
