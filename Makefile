@@ -29,8 +29,8 @@ $(VENV)/.installed-all: pyproject.toml constraints.txt
 	$(INSTALL) --group book --group test
 	touch $@ $(VENV)/.installed-lab
 
-lab: $(VENV)/.installed-lab  ## Open JupyterLab at the first chapter; ARGS="--no-browser --port 8899" passes on
-	$(BIN)/python -m jupyterlab $(ARGS) chapters/*-everything-is-a-mapping.ipynb
+lab: $(VENV)/.installed-lab  ## Open JupyterLab at the start page; ARGS="--no-browser --port 8899" passes on
+	$(BIN)/python -m jupyterlab $(ARGS) chapters/start.ipynb
 
 test: $(VENV)/.installed-all  ## Everything that CI runs: style, library, notebooks, site
 	$(RUN) tools.system

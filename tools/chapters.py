@@ -1,5 +1,5 @@
-"""Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/slug/lesson.md``, and the table
-of lessons in the README.
+"""Derive ``chapters/NN-slug.ipynb`` from ``chapters/src/slug/lesson.md``, and from what
+all of them say the start page, ``chapters/start.ipynb``, and the README's table.
 
 Authors write MyST Markdown; readers run notebooks. A derived notebook has no outputs
 and no pairing metadata (who saves answers must not overwrite a source), and the same
@@ -26,9 +26,11 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from mtmm_lib.lesson import book
 from mtmm_lib.lesson.book import Lesson
+from mtmm_lib.lesson.course_map import direct
 from tools.citations import to_links
-from tools.lesson import filled, is_folded, source
+from tools.lesson import filled, is_folded, minutes, source
 from tools.project import CHAPTERS, README, ROOT, lessons, notebook, repository
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -39,6 +41,20 @@ from importlib.util import find_spec
 
 if find_spec("mtmm_lib") is None:
     %pip install --quiet "mtmm-lib[lesson,export] @ git+{repository}"
+"""
+START = """\
+# Everything Is a Mapping
+
+Each lesson is a notebook; the table below opens it. The folded cell between here and
+there draws how the lessons build on each other, marks what you have passed so far, and
+says where to go on: press Shift and Enter twice, or ▶ above. The minutes are those to
+read a lesson and those to do its exercises and its quiz.
+"""
+OVERVIEW = """\
+# The lessons as a map, and where to go on.
+from mtmm_lib.lesson import overview
+
+overview()
 """
 TABLE = re.compile(r"(?<=<!-- lessons -->\n).*?(?=<!-- /lessons -->)", re.DOTALL)
 
@@ -110,7 +126,6 @@ def lesson_notebook(lesson: Lesson, *, site: bool = False) -> NotebookNode:
         *rest,
     ]
     heading = lesson.title if site else f"{lesson.number} · {lesson.title}"
-    seen: Counter[str] = Counter()
     for cell in cells:
         if cell.cell_type == "markdown":
             text = filled(cell.source, lesson, heading)
@@ -119,6 +134,22 @@ def lesson_notebook(lesson: Lesson, *, site: bool = False) -> NotebookNode:
             cell.outputs, cell.execution_count = [], None
             if is_folded(cell):
                 fold(cell)
+    return _derived(cells)
+
+
+def start_notebook() -> NotebookNode:
+    """The page that `make lab` opens: the lessons as links, for whoever has run nothing
+    yet, and in a folded cell the map with the reader's progress."""
+    overview = new_code_cell(OVERVIEW.strip(), metadata={"tags": ["hide-input"]})
+    fold(overview)
+    below = new_markdown_cell(f"## The lessons\n\n{table('').strip()}")
+    return _derived([new_markdown_cell(START.strip()), overview, below])
+
+
+def _derived(cells: list[NotebookNode]) -> NotebookNode:
+    """A notebook of these cells, which says that nobody has written in it yet."""
+    seen: Counter[str] = Counter()
+    for cell in cells:
         # An id made of the content: stable when other cells are added or moved.
         own = _hash(f"{cell.cell_type}\n{cell.source}")[:8]
         cell.id = f"{own}-{seen[own]}" if seen[own] else own
@@ -133,9 +164,18 @@ def lesson_notebook(lesson: Lesson, *, site: bool = False) -> NotebookNode:
     return made
 
 
+def start_page() -> Path:
+    """Where the start page lies."""
+    return CHAPTERS / "start.ipynb"
+
+
 def derive(lesson: Lesson) -> str:
     """The text of the notebook that belongs to a lesson."""
-    made = lesson_notebook(lesson)
+    return written(lesson_notebook(lesson))
+
+
+def written(made: NotebookNode) -> str:
+    """A notebook as text."""
     return nbformat.writes(made, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -163,18 +203,23 @@ def untouched(path: Path) -> bool:
         return False  # no notebook, or not one of ours: somebody else's work
 
 
-def table() -> str:
-    """The README's table of lessons."""
-    rows = [
-        f"| {x.number} | [{x.title}](chapters/{x.name}.ipynb) | {x.card} |\n"
-        for x in lessons()
-    ]
-    return "| Chapter | | |\n|---|---|---|\n" + "".join(rows)
+def table(folder: str) -> str:
+    """The lessons with a line each, for a page that sees the notebooks in a folder."""
+    below = direct(tuple(book.lessons().values()))
+    text = "| | Lesson | | Builds on | Minutes |\n|---|---|---|---|---|\n"
+    for lesson in lessons():
+        needs = ", ".join(book.lesson(slug).number for slug in below[lesson.slug])
+        takes = minutes(source(lesson))
+        text += (
+            f"| {lesson.number} | [{lesson.title}]({folder}{lesson.name}.ipynb) "
+            f"| {lesson.card} | {needs} | {takes.read} + {takes.do} |\n"
+        )
+    return text
 
 
 def readme() -> str:
     """The README with the present table, and present names of notebooks elsewhere."""
-    text = TABLE.sub(lambda _: table(), README.read_text(encoding="utf-8"))
+    text = TABLE.sub(lambda _: table("chapters/"), README.read_text(encoding="utf-8"))
     for lesson in lessons():
         text = re.sub(rf"\b\d\d-{lesson.slug}\.ipynb", f"{lesson.name}.ipynb", text)
     return text
@@ -182,13 +227,17 @@ def readme() -> str:
 
 def wanted() -> dict[Path, str]:
     """Every file that is made of the lessons, with the text that it should have."""
-    return {README: readme(), **{notebook(each): derive(each) for each in lessons()}}
+    return {
+        README: readme(),
+        start_page(): written(start_notebook()),
+        **{notebook(each): derive(each) for each in lessons()},
+    }
 
 
 def left_over() -> list[Path]:
     """Notebooks of lessons that are gone or have another number now. What else a reader
     keeps in the folder is the reader's."""
-    present = {notebook(each) for each in lessons()}
+    present = {start_page(), *map(notebook, lessons())}
     return [
         path
         for path in sorted(CHAPTERS.glob("*.ipynb"))

@@ -15,11 +15,11 @@ from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
 import mtmm_lib
-from mtmm_lib.lesson import book, records
+from mtmm_lib.lesson import book, course_map, records
 from mtmm_lib.lesson.article import SECTIONS, STATEMENTS
 from mtmm_lib.lesson.book import Lesson, Planned
 from mtmm_lib.lesson.plots import LOOKS, look
-from tools.lesson import linked
+from tools.lesson import linked, minutes, source
 from tools.project import GENERATED, ROOT, pyproject
 
 Record = dict[str, Any]
@@ -101,14 +101,6 @@ MODULE = """\
 """
 
 
-CARD = """
-:::{{grid-item-card}} {title}
-{options}
-{words}
-:::
-"""
-
-
 def link(record: Record) -> str:
     """The chapter that a record comes from, as a link."""
     return linked(f"{{chapter}}`{record['chapter']}`", "../../chapters/")
@@ -119,20 +111,24 @@ def about(label: str, lessons: Iterable[Planned]) -> list[Planned]:
     return [lesson for lesson in lessons if label in lesson.article]
 
 
-def cards() -> str:
-    """A card for each lesson, written or planned, part by part."""
-    every = [*book.lessons().values(), *book.planned().values()]
-    text = ""
-    for part in dict.fromkeys(lesson.part for lesson in every):
-        text += f"### {part}\n\n::::{{grid}} 1 2 2 2\n:gutter: 2\n"
-        for lesson in every:
-            if lesson.part == part:
-                title, options = lesson.title, ":class-card: book-planned"
-                if isinstance(lesson, Lesson):
-                    title = f"{lesson.number} · {title}"
-                    options = f":link: chapters/{lesson.name}\n:link-type: doc"
-                text += CARD.format(title=title, options=options, words=lesson.card)
-        text += "::::\n\n"
+def lessons() -> str:
+    """The lessons as a map, and part by part with a line each."""
+
+    def address(lesson: Lesson) -> str:
+        return f"chapters/{lesson.name}.html"
+
+    course = book.course()
+    text = f"```{{raw}} html\n{course_map.html(course, address)}\n```\n"
+    part = ""
+    for lesson in course:
+        if lesson.part != part:
+            part = lesson.part
+            text += f"\n### {part}\n\n"
+        if isinstance(lesson, Lesson):
+            name = f"[{lesson.number} · {lesson.title}](chapters/{lesson.name}.ipynb)"
+            text += f"- {name}. {lesson.card} *{minutes(source(lesson))}*\n"
+        else:
+            text += f"- {lesson.title} (planned). {lesson.card}\n"
     return text
 
 
@@ -320,7 +316,7 @@ def pages(executed: dict[Path, NotebookNode]) -> dict[str, str]:
     ]
     modules = documented().items()
     return {
-        "cards.md": cards(),
+        "lessons.md": lessons(),
         "symbols.md": symbols(),
         "ledger.md": ledger(claims),
         "article.md": article(),

@@ -7,6 +7,7 @@ from mtmm_lib.lesson.code import source
 from mtmm_lib.lesson.diagram import diagram
 from mtmm_lib.lesson.explorer import explore
 from mtmm_lib.lesson.guesses import guess
+from mtmm_lib.lesson.overview import overview
 from mtmm_lib.lesson.page import records
 from mtmm_lib.lesson.parts import Flow, Part
 from mtmm_lib.lesson.play import play
@@ -39,6 +40,7 @@ __all__ = [
     "look",
     "measured",
     "play",
+    "overview",
     "progress",
     "quiz",
     "records",

@@ -11,7 +11,7 @@ authors write.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Planned:
     title: str
     card: str  # what it is about, in one line
     article: tuple[str, ...]  # the article's sections and statements that it takes up
+    # the lesson that it follows while it is planned, by slug
+    after: str = field(default="", kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,27 @@ def lesson(slug: str) -> Lesson:
 @cache
 def planned() -> dict[str, Planned]:
     """Slug → lesson that has still to be written, in order."""
-    entries = _read((FOLDER / "planned.yml").read_text(encoding="utf-8"))
-    known = [
-        Planned(**{**entry, "article": tuple(entry["article"])}) for entry in entries
-    ]
-    return {entry.slug: entry for entry in known if entry.slug not in lessons()}
+    known, above = {}, ""
+    for entry in _read((FOLDER / "planned.yml").read_text(encoding="utf-8")):
+        entry["article"] = tuple(entry["article"])
+        known[entry["slug"]] = Planned(**{"after": above, **entry})
+        above = entry["slug"]
+    return {slug: each for slug, each in known.items() if slug not in lessons()}
+
+
+@cache
+def course() -> tuple[Planned, ...]:
+    """Every lesson, written (a `Lesson`) or planned, in order.
+
+    Raises:
+        ValueError: where a planned lesson is to follow one that there is not.
+    """
+    order = list(lessons())
+    for slug, entry in planned().items():
+        if entry.after not in order:
+            raise ValueError(f"planned.yml has {slug} after {entry.after!r}: no lesson")
+        order.insert(order.index(entry.after) + 1, slug)
+    return tuple({**lessons(), **planned()}[slug] for slug in order)
 
 
 def _lesson(slug: str, part: str, number: str) -> Lesson:

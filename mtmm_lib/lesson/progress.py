@@ -58,12 +58,12 @@ def summary(chapter: str) -> str:
     Empty before one has been tried, and where no reader sits at the notebook, as when
     the site is built.
     """
-    states = _states().get(chapter, {}) if page.attended() else {}
+    states = noted().get(chapter, {}) if page.attended() else {}
     if set(states.values()) <= {OPEN}:
         return ""
     left = [id for id, state in states.items() if state != PASSED]
     number = book.lesson(chapter).number
-    text = "Exercises of chapter {} passed: {} of {}.".format(number, *_counts(states))
+    text = "Exercises of chapter {} passed: {} of {}.".format(number, *count(states))
     return f"{text} Open: {', '.join(left)}." if left else text
 
 
@@ -75,13 +75,13 @@ def progress() -> None:
     and `forget_progress()` deletes it. The environment variable `MTMM_PROGRESS` names
     another folder.
     """
-    states = _states()
+    states = noted()
     begun = {
         chapter: of for chapter, of in states.items() if set(of.values()) != {OPEN}
     }
     others = [book.lesson(chapter).number for chapter in states if chapter not in begun]
     passed, all_ = (
-        sum(counts) for counts in zip(*map(_counts, states.values()), strict=True)
+        sum(counts) for counts in zip(*map(count, states.values()), strict=True)
     )
     head = f"Exercises passed: {passed} of {all_}"
     foot = (
@@ -106,7 +106,7 @@ def progress() -> None:
         "  ".join(
             [
                 book.lesson(chapter).number,
-                "{} of {}".format(*_counts(of)),
+                "{} of {}".format(*count(of)),
                 *(f"{SIGNS[of[id]]} {id}" for id in of),
             ]
         )
@@ -129,7 +129,7 @@ def forget_progress() -> None:
     page.show(f'<p role="status">{text}</p>', text)
 
 
-def _counts(states: dict[str, str]) -> tuple[int, int]:
+def count(states: dict[str, str]) -> tuple[int, int]:
     """How many exercises of a chapter have been passed, and how many there are."""
     return sum(state == PASSED for state in states.values()), len(states)
 
@@ -149,14 +149,14 @@ def _rows(begun: dict[str, dict[str, str]]) -> str:
             for id, state in of.items()
         )
         rows += '<tr><th scope="row">{}</th><td>{} of {}</td>'.format(
-            book.lesson(chapter).number, *_counts(of)
+            book.lesson(chapter).number, *count(of)
         )
         rows += f'<td><ul role="list">{items}</ul></td></tr>'
     return rows
 
 
-def _states() -> dict[str, dict[str, str]]:
-    """Chapter → exercise → state."""
+def noted() -> dict[str, dict[str, str]]:
+    """Chapter → exercise → state: `PASSED`, `TRIED` or `OPEN`."""
     try:
         marks = {path.name for path in folder().iterdir()}
     except OSError:  # no such folder, as long as nothing has been noted

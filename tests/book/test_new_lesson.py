@@ -35,7 +35,7 @@ chapters.write()
 site.builder(Path.cwd())
 print(json.dumps({{
     "stale": chapters.stale(),
-    "cards": generate.cards(),
+    "lessons": generate.lessons(),
     "article": generate.article(),
     "ledger": generate.ledger([claim("{SLUG}"), claim("hard-parameter-sharing")]),
     "toc": Path("_build/_toc.yml").read_text(encoding="utf-8"),
@@ -140,7 +140,8 @@ def test_everything_that_follows_is_renumbered(copy):
     README."""
     folder, numbers = copy[0], {slug: f"{n:02}" for n, slug in enumerate(order())}
     names = {path.name for path in (folder / "chapters").glob("*.ipynb")}
-    assert names == {f"{numbers[slug]}-{slug}.ipynb" for slug in numbers}
+    lessons = {f"{numbers[slug]}-{slug}.ipynb" for slug in numbers}
+    assert names == {"start.ipynb", *lessons}
     spoken_of = set()
     for path in [*(folder / "chapters").glob("*.ipynb"), folder / "README.md"]:
         text = path.read_text(encoding="utf-8")
@@ -163,10 +164,8 @@ def test_pages_of_the_site_are_renumbered(copy):
     for number, slug in enumerate(order()):
         title = "A dummy" if slug == SLUG else book.lesson(slug).title
         name = f"{number:02}-{slug}"
-        assert (
-            f"{{grid-item-card}} {number:02} · {title}\n:link: chapters/{name}\n"
-            in (made["cards"])
-        )
+        assert f"- [{number:02} · {title}](chapters/{name}.ipynb). " in made["lessons"]
+        assert f'href="chapters/{name}.html"' in made["lessons"]
         assert f"- file: chapters/{name}\n" in made["toc"]
     (row,) = re.findall(r"^\| F1 \|.*$", made["article"], flags=re.MULTILINE)
     assert f"[04 A dummy](../../chapters/04-{SLUG}.ipynb)" in row

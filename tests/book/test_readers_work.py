@@ -104,7 +104,7 @@ def test_work_is_kept_beside_the_fresh_notebook(folder, path, edit, capsys):
         assert (folder / kept).read_bytes() == work
         assert kept in capsys.readouterr().out
     assert chapters.write() == [] and chapters.stale() == []
-    assert len(names(folder)) == 4
+    assert len(names(folder)) == 5
 
 
 def test_a_file_that_is_no_notebook_any_more_is_kept(folder, path):
@@ -172,6 +172,7 @@ def test_work_stays_when_its_lesson_gets_another_number(folder, path, monkeypatc
     monkeypatch.setattr(chapters, "lessons", lambda: moved)
     chapters.write()
     assert names(folder) == {
+        "start.ipynb",
         f"00-{second.slug}.ipynb",
         f"01-{first.slug}.ipynb",
         f"01-{first.slug}-yours.ipynb",
@@ -195,6 +196,7 @@ def test_a_lesson_that_is_gone_takes_its_notebook_along(folder, path, monkeypatc
     assert chapters.stale() == [
         f"{path.name} has no source in chapters/src",
         "README.md is out of step with its source",
+        "start.ipynb is out of step with its source",
     ]
     chapters.write()
     assert not path.exists() and chapters.stale() == []
@@ -214,3 +216,13 @@ def test_building_the_site_keeps_work_too(folder, path, monkeypatch):
     with pytest.raises(SystemExit, match="far enough"):
         book.main()
     assert (folder / f"{path.stem}-yours.ipynb").read_bytes() == work
+
+
+def test_the_start_page_is_kept_like_a_lesson(folder):
+    start = chapters.start_page()
+    fresh = start.read_bytes()
+    change(start, with_a_cell_more)
+    work = start.read_bytes()
+    assert chapters.stale() == ["start.ipynb is out of step with its source"]
+    assert chapters.write() == [start] and start.read_bytes() == fresh
+    assert (folder / "start-yours.ipynb").read_bytes() == work

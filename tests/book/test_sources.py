@@ -12,7 +12,7 @@ import yaml
 
 from mtmm_lib.lesson import book
 from tools import chapters, project
-from tools.project import CHAPTERS, ROOT, lessons, repository, tracked
+from tools.project import ROOT, lessons, repository, tracked
 
 
 def test_notebooks_are_in_step_with_their_sources():
@@ -50,7 +50,7 @@ def test_notebooks_hold_no_outputs_and_no_pairing():
 
 
 def test_a_notebook_installs_the_library_first_and_only_where_it_is_missing():
-    for path in CHAPTERS.glob("*.ipynb"):
+    for path in project.notebooks():
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         first = "".join(
             next(cell for cell in cells if cell["cell_type"] == "code")["source"]

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mtmm_lib.lesson import book
 from tools.project import CHAPTERS, lessons, repository
 
 PAGES = [f"chapters/{lesson.name}.html" for lesson in lessons()]
@@ -249,11 +250,18 @@ def test_the_front_page_says_what_it_has_to(visit):
     text = page.locator("article").inner_text()
     for words in ("For whom it is", "learning", "teach", "research", "make lab"):
         assert words in text
-    assert page.locator("article svg[role=img]:visible").count() == 1
-    cards = page.locator(".sd-card")
-    assert cards.count() >= 3 + 22
-    planned = page.locator(".book-planned")
-    assert planned.count() == 22 - len(PAGES)
+    assert page.locator("article svg[role=img]:visible").count() == 2  # strip and map
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_map_leads_to_every_lesson(visit, width):
+    page = visit(width=width).open("index.html")
+    boxes = page.locator(".mtmm-map .box")
+    assert boxes.count() == len(book.course())
+    links = page.locator(".mtmm-map a.box:visible")
+    assert [links.nth(n).get_attribute("href") for n in range(links.count())] == PAGES
+    links.last.click()
+    assert page.url.endswith(PAGES[-1]) and lessons()[-1].title in page.title()
 
 
 def test_pages_read_the_address_of_the_repository(visit):
