@@ -46,6 +46,7 @@ from mtmm_lib.lesson import drawing, page, telling
 from mtmm_lib.lesson.drawing import Curve, Point
 from mtmm_lib.lesson.layout import Layout, Route
 from mtmm_lib.lesson.parts import Description, Flow, Part
+from mtmm_lib.lesson.shapes import FACTOR
 
 _CLASS = {"forward": "a", "gradient": "b", "steering": "c", "tether": "a"}
 
@@ -137,7 +138,7 @@ class Drawing:
             drawn += drawing.text(a, b, drawing.symbol(flow.symbol), "halo", anchor)
         if flow.factor:
             kind = "p bads" if flow.factor[0] in "-−" else "p factor"
-            drawn += drawing.circle(x, y, 16, kind)
+            drawn += drawing.circle(x, y, FACTOR, kind)
             drawn += drawing.text(x, y + 5, drawing.symbol(flow.factor))
         if flow.stop:
             du, dv = route.direction

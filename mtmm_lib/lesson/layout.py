@@ -11,7 +11,7 @@ from math import hypot
 
 from mtmm_lib.lesson.drawing import Axes, Curve, Point, symbol_width
 from mtmm_lib.lesson.parts import Arrow, Description
-from mtmm_lib.lesson.shapes import CELL, CIRCLE, Box, Shape
+from mtmm_lib.lesson.shapes import CELL, FACTOR, Box, Shape
 
 LIMIT = {False: 880, True: 360}  # the width of the wide, of the tall picture
 AIM = 720  # of the wide one: the width that a page of text has
@@ -20,7 +20,7 @@ APART = (24, 7)  # between lanes' parts: where there is room, and at least
 TRACK = 22  # from the parts to the arrows that run back beside them, and between those
 MARGIN = 6
 CLEAR = 4  # from a part to its arrow
-NEAR = 3  # what an arrow keeps from other parts
+NEAR = 6  # what an arrow keeps from other parts
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Layout:
             if arrow.flow.symbol and not self.axes.tall:
                 gap = max(gap, symbol_width(arrow.flow.symbol) + 24)
             if arrow.flow.factor:
-                gap = max(gap, 2 * CIRCLE + 34)
+                gap = max(gap, 2 * FACTOR + 34)
             if arrow.flow.stop:
                 gap = max(gap, 46)
         return gap
@@ -402,13 +402,17 @@ class Layout:
 
     @property
     def words(self) -> Iterator[tuple[str, Box]]:
-        """Every line of text, with the part or arrow it belongs to."""
+        """Where words and signs stand, with the part or arrow they belong to."""
         for name, shape in self.shapes.items():
             for label in shape.labels:
                 yield name, self.box(name, label.box)
         for route in self.routes:
             if route.arrow.flow.symbol:
                 yield told(route.arrow), self.sign_box(route)
+            if route.arrow.flow.factor:
+                x, y = self.axes.at(*route.middle)
+                box = (x - FACTOR, y - FACTOR, x + FACTOR, y + FACTOR)
+                yield told(route.arrow), box
 
     def _frame(self) -> tuple[Point, Point]:
         """The top left corner, and width and height."""
@@ -456,12 +460,14 @@ class Layout:
         ends = (route.arrow.source, route.arrow.target)
         points = [self.axes.at(*point) for point in route.points]
         for name, shape in self.shapes.items():
-            boxes = [] if name in ends else [shape.body]
+            own = name in ends
+            boxes = [] if own else [shape.body]
             boxes += [label.box for label in shape.labels] if shape.outer else []
+            near = 0 if own else NEAR
             for box in boxes:
                 left, top, right, bottom = self.box(name, box)
                 if any(
-                    left - NEAR < x < right + NEAR and top - NEAR < y < bottom + NEAR
+                    left - near < x < right + near and top - near < y < bottom + near
                     for x, y in points
                 ):
                     return name

@@ -13,7 +13,7 @@ from mtmm_lib.lesson.parts import FLOWING, Description, Part
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 CELL = 28  # a table's
 BARS = 9  # from one bar of a gate to the next
-CIRCLE = 15  # radius of a node
+CIRCLE, FACTOR = 15, 16  # radius of a node, of a factor on an arrow
 SMALL = 14  # type of notes
 _BODY = {"trained": "p", "frozen": "p", "new": "p new", "absent": "no"}
 
