@@ -217,19 +217,22 @@ class Batch:
         }
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        new = Batch.unchecked(
-            *(
-                {key: function(value) for key, value in tensors.items()}
-                for tensors in self._groups().values()
-            )
+        def each(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {key: function(value) for key, value in tensors.items()}
+
+        return Batch.unchecked(
+            each(self.inputs),
+            each(self.targets),
+            each(self.present),
+            each(self.lengths),
+            self.complete,
         )
-        return new.knowing(self.complete)
 
     def knowing(self, complete: Iterable[str]) -> Batch:
         """The same batch, told which of its targets miss nothing."""
-        new = Batch.unchecked(*self._groups().values())
-        object.__setattr__(new, "complete", frozenset(complete))
-        return new
+        return Batch.unchecked(
+            self.inputs, self.targets, self.present, self.lengths, frozenset(complete)
+        )
 
     @staticmethod
     def unchecked(
@@ -237,17 +240,18 @@ class Batch:
         targets: dict[str, Tensor],
         present: dict[str, Tensor],
         lengths: dict[str, Tensor],
+        complete: frozenset[str] = frozenset(),
     ) -> Batch:
         """A batch of tensors that come from a valid one, as in a slice of it: nothing
         is checked, since this runs at every step."""
         new = object.__new__(Batch)
-        groups = zip(
-            ("inputs", "targets", "present", "lengths"),
-            (inputs, targets, present, lengths),
-            strict=True,
+        vars(new).update(
+            inputs=inputs,
+            targets=targets,
+            present=present,
+            lengths=lengths,
+            complete=complete,
         )
-        for group, tensors in groups:
-            object.__setattr__(new, group, tensors)
         return new
 
     def __len__(self) -> int:
@@ -462,7 +466,6 @@ def row_mask(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(mask.shape + (1,) * (like.dim() - mask.dim()))
 
 
-@dataclass(frozen=True, eq=False)
 class Features:
     r"""What an encoder or a fusion returns: a sequence of tokens. A vector is a
     sequence of length one.
@@ -473,26 +476,47 @@ class Features:
             counts.
     """
 
-    tokens: Tensor
-    valid: Tensor | None = None
-    _pooled: Tensor | None = field(default=None, init=False, repr=False)
+    # Tokens of a vector, and the mean of tokens, are found when somebody asks, and
+    # once: in a small model's step they take their time. (In functools.cached_property
+    # is a lock, at which torch.compile would cut the forward pass into pieces.)
+    _tokens: Tensor | None
+    _pooled: Tensor | None
+
+    def __init__(self, tokens: Tensor, valid: Tensor | None = None) -> None:
+        self._tokens, self.valid, self._pooled = tokens, valid, None
+        #: One vector per sample, made by `Features.vector`.
+        self.is_vector = False
 
     @staticmethod
     def vector(value: Tensor) -> Features:
         """One vector per sample `[B, D]` as a sequence of length one."""
-        features = Features(value.unsqueeze(1))
-        object.__setattr__(features, "_pooled", value)  # no need to go there and back
+        features = Features.__new__(Features)
+        features._tokens, features.valid, features._pooled = None, None, value
+        features.is_vector = True
         return features
+
+    def __repr__(self) -> str:
+        return f"Features({self.tokens!r}, {self.valid!r})"
+
+    @property
+    def tokens(self) -> Tensor:
+        """`[B, L, D]`."""
+        if self._tokens is None:
+            self._tokens = cast(Tensor, self._pooled).unsqueeze(1)
+        return self._tokens
 
     @property
     def pooled(self) -> Tensor:
         r"""`[B, D]`: the mean over the valid tokens (zero for a sample that has
         none)."""
-        # Found once. (In functools.cached_property is a lock, at which torch.compile
-        # would cut the forward pass into pieces.)
         if self._pooled is None:
-            object.__setattr__(self, "_pooled", pool(self.tokens, self.valid))
-        return cast(Tensor, self._pooled)
+            self._pooled = pool(self.tokens, self.valid)
+        return self._pooled
+
+    def is_wide(self, dim: int) -> bool:
+        """Whether this is a sequence of tokens of width `dim`."""
+        x, axes = (self._pooled, 2) if self._tokens is None else (self._tokens, 3)
+        return x is not None and x.dim() == axes and x.shape[-1] == dim
 
 
 def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

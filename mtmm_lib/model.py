@@ -166,19 +166,19 @@ def _encode(name: str, encoder: nn.Module, dim: int, batch: Batch) -> Features:
             f"{type(z).__name__}; return Features.vector(z) for z of shape [B, D], "
             f"Features(z) for [B, L, D], or wrap it: ModuleEncoder({kind}(…), dim)"
         )
-    _expect_width(encoder, z.tokens, dim, "modality", name)
+    _expect_width(encoder, z, dim, "modality", name)
     return z
 
 
 def _expect_width(
-    part: nn.Module, tokens: Tensor, dim: int, kind: str = "", name: str = ""
+    part: nn.Module, z: Features, dim: int, kind: str = "", name: str = ""
 ) -> None:
     """Refuses tokens of another width than the part that returned them says."""
-    if tokens.dim() != 3 or tokens.size(2) != dim:
+    if not z.is_wide(dim):
         raise ValueError(
             f"{f'{kind} {name!r}: ' if kind else ''}{type(part).__name__} says dim = "
             f"{dim}, so its tokens should be [B, L, {dim}], but it returned "
-            f"{list(tokens.shape)}"
+            f"{list(z.tokens.shape)}"
         )
 
 
@@ -323,18 +323,22 @@ class Model(TaskModel):
         fused = fusion(features, present)
         _expect_part("what the fusion returned", fused, Fused, "Fused(Features(z))")
         z = fused.features
-        _expect_width(fusion, z.tokens, fusion.dim)
-        shared = sharing(z.tokens)
+        _expect_width(fusion, z, fusion.dim)
+        as_vector = z.is_vector and sharing.takes_vectors
+        shared = sharing(z.pooled if as_vector else z.tokens)
         _expect_part("what the sharing returned", shared, Shared, "Shared({'age': h})")
         # under hard sharing all tasks read one tensor, which is pooled once
-        own = {h: Features(h, z.valid) for h in shared.features.values()}
+        own = {
+            h: Features(h.unsqueeze(1) if as_vector else h, z.valid)
+            for h in dict.fromkeys(shared.features.values())
+        }
+        task_features = {name: own[h].tokens for name, h in shared.features.items()}
         sources = {**features, "fused": z}
         predictions = {}
         for name, task in self.tasks.items():
-            if name in shared.features:
-                h = shared.features[name]
-                _expect_width(sharing, h, sharing.dim, "task", name)
-                sources["shared"] = own[h]
+            if name in task_features:
+                sources["shared"] = own[shared.features[name]]
+                _expect_width(sharing, sources["shared"], sharing.dim, "task", name)
             read = [
                 sources[key].pooled if task.pooled else sources[key].tokens
                 for key in task.reads
@@ -346,8 +350,8 @@ class Model(TaskModel):
             predictions=predictions,
             features=features,
             fused=z,
-            shared=shared.features[sharing.tasks[0]] if sharing.one_trunk else z.tokens,
-            task_features=shared.features,
+            shared=task_features[sharing.tasks[0]] if sharing.one_trunk else z.tokens,
+            task_features=task_features,
             weights={
                 **_under("fusion", fused.weights),
                 **_under("sharing", shared.weights),

@@ -48,8 +48,10 @@ class Fusion(nn.Module):
         self, features: Mapping[str, Features], present: Mapping[str, Tensor] | None
     ) -> Tensor | None:
         """Bool `[B, M]`, or `None` when every modality is there for every sample."""
-        widths = {name: features[name].tokens.shape[-1] for name in sorted(features)}
-        if widths != self.dims:
+        if features.keys() != self.dims.keys() or not all(
+            features[name].is_wide(dim) for name, dim in self.dims.items()
+        ):
+            widths = {name: f.tokens.shape[-1] for name, f in sorted(features.items())}
             raise ValueError(
                 f"the fusion was built for modalities of widths {self.dims}, got "
                 f"{widths}"

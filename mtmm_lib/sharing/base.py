@@ -66,6 +66,8 @@ class Sharing(nn.Module):
     #: True where one output, the same for every task, is all that the tasks see of the
     #: input.
     one_trunk = False
+    #: `[B, D]` may come in place of `[B, 1, D]`, and gives `[B, dim]` then.
+    takes_vectors = False
 
     # What a call returns; of a module in general PyTorch says `Any`.
     __call__: Callable[..., Shared]
@@ -109,16 +111,13 @@ class HardSharing(Sharing):
     ) -> None:
         super().__init__(tasks, in_dim, dim)
         self.trunk = build_trunk(trunk, in_dim, dim)
-        self.default = trunk is None
+        # Linear layers see a sequence of one as a vector anyway, each for itself; for
+        # small ones these turns there and back are a good part of the work. A trunk of
+        # one's own gets what the sharing is promised, [B, L, D].
+        self.takes_vectors = trunk is None
 
     def forward(self, z: Tensor) -> Shared:
-        if self.default and z.dim() == 3 and z.shape[1] == 1:
-            # Linear layers see a sequence of one as a vector anyway, each for itself;
-            # for small ones these turns there and back are a good part of the work. A
-            # trunk of one's own gets what the sharing is promised, [B, L, D].
-            h = self.trunk(z.squeeze(1)).unsqueeze(1)
-        else:
-            h = self.trunk(z)
+        h = self.trunk(z)
         return Shared({task: h for task in self.tasks})
 
 

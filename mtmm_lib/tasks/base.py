@@ -6,8 +6,7 @@ loss nor gradient. Shapes: B batch, L tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 from torch import Tensor, nn
@@ -27,15 +26,19 @@ def training_progress() -> float:
     return _progress.get()
 
 
-@contextmanager
-def at_progress(value: float) -> Iterator[None]:
+class at_progress:  # noqa: N801
     """A context in which `training_progress()` is `value`: for a training loop of one's
     own."""
-    token = _progress.set(value)
-    try:
-        yield
-    finally:
-        _progress.reset(token)
+
+    # By hand: it runs at every step, and `contextmanager` takes three times as long.
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def __enter__(self) -> None:
+        self._token = _progress.set(self._value)
+
+    def __exit__(self, *error: object) -> None:
+        _progress.reset(self._token)
 
 
 class Task:

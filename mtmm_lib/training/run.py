@@ -108,8 +108,8 @@ class Run:
                 yield part.to(self.place.device), own
             return
         order = permutation(len(self.train), self.seed, epoch).to(self.place.device)
-        for start in range(0, len(order), self.batch_size):
-            indices, own = self.place.part(order[start : start + self.batch_size])
+        for chosen in order.split(self.batch_size):
+            indices, own = self.place.part(chosen)
             yield self.train[indices], own
 
     def _step(
@@ -117,16 +117,7 @@ class Run:
     ) -> None:
         for p in self.trained:
             p.grad = None
-
-        def compute() -> tuple[dict[str, Tensor], Output]:
-            with self.place.autocast():
-                output = forward(batch)
-                losses = self.model.losses(output, batch)
-            if self.place.world > 1:
-                return self.place.whole(losses, output, batch, own, self.model.tasks)
-            return losses, output
-
-        losses, output = compute()
+        losses, output = self._losses(forward, batch, own)
         if not losses:
             return
         log.add(losses)
@@ -138,7 +129,19 @@ class Run:
         self.optimizer.step()
         if type(self.balancer).after_step is not Balancer.after_step:
             with torch.no_grad():
-                self.balancer.after_step(lambda: compute()[0])
+                self.balancer.after_step(lambda: self._losses(forward, batch, own)[0])
+
+    def _losses(
+        self, forward: Callable[[Batch], Output], batch: Batch, own: bool
+    ) -> tuple[dict[str, Tensor], Output]:
+        """The losses, with the whole batch's values, and the forward pass that they
+        come from."""
+        with self.place.autocast():
+            output = forward(batch)
+            losses = self.model.losses(output, batch)
+        if self.place.world > 1:
+            return self.place.whole(losses, output, batch, own, self.model.tasks)
+        return losses, output
 
     def hear(self, after_epoch: AfterEpoch | None) -> None:
         """Asks whether training stops here."""

@@ -3,6 +3,7 @@ runs them."""
 
 from __future__ import annotations
 
+import ctypes
 import pkgutil
 import subprocess
 import sys
@@ -139,6 +140,16 @@ class Clock(StaticWeights):
         return super().backward(losses, output, model)
 
 
+def keep_memory() -> None:
+    """Keeps what is freed from going back to the system, where the C library can be
+    told so. Whether it goes there is luck, that of what lies last in memory, and a
+    small CNN's step then takes half as long again, whoever wrote the loop."""
+    if sys.platform == "linux":
+        trim_threshold, mmap_threshold = -1, -3  # of malloc.h
+        for option in (trim_threshold, mmap_threshold):
+            ctypes.CDLL(None).mallopt(option, 1 << 30)
+
+
 def seconds(function: Callable, *arguments, **settings) -> float:
     """CPU time, in which what other programs do meanwhile counts least; run with one
     thread."""
@@ -160,16 +171,17 @@ def test_fit_keeps_the_pace_of_a_hand_written_loop(
     count = sum(p.numel() for p in plain().parameters())
     missing = sum(p.numel() for n, p in ours().named_parameters() if "missing" in n)
     assert sum(p.numel() for p in ours().parameters()) == count + missing
+    keep_memory()
     train, by_hand, by_fit = data(), [], []
     settings = {"epochs": EPOCHS, "batch_size": batch_size, "device": "cpu"}
     # Turn by turn, so that whatever else the machine does meets both; and of all steps
     # the quick ones, in which it did nothing else.
-    for _ in range(25):
+    for _ in range(30):
         by_hand += np.diff(hand_written(plain(), train, batch_size)).tolist()
         clock = Clock()
         fit(ours(), train, balancer=clock, progress=False, **settings)
         by_fit += np.diff(clock.times).tolist()
-    ratio = float(np.quantile(by_hand, 0.1) / np.quantile(by_fit, 0.1))
+    ratio = float(np.quantile(by_hand, 0.05) / np.quantile(by_fit, 0.05))
     benchmark.extra_info["steps per second, against by hand"] = round(ratio, 3)
     benchmark.pedantic(fit, (ours(), train), {**settings, "progress": False})
     assert ratio >= least

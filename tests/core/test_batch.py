@@ -96,7 +96,19 @@ def test_pooling_is_the_mean_over_valid_tokens():
     assert pooled[2].eq(0).all()
     pooled.sum().backward()
     assert spoiled.grad.isfinite().all()
-    assert Features.vector(tokens[:, 0]).tokens.shape == (3, 1, 2)
+
+
+def test_a_vector_is_a_sequence_of_length_one():
+    value = torch.randn(3, 2)
+    vector, sequence = Features.vector(value), Features(value.unsqueeze(1))
+    assert vector.pooled is value and vector.tokens is vector.tokens
+    assert torch.equal(vector.tokens, sequence.tokens)
+    assert torch.equal(sequence.pooled, value) and vector.valid is None
+    assert vector.is_vector and not sequence.is_vector
+    for features in (vector, sequence):
+        assert features.is_wide(2) and not features.is_wide(3)
+    for wrong in (Features.vector(value[0]), Features(value)):
+        assert not wrong.is_wide(2)
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "type", "keys", "training", 3, None])

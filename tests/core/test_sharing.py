@@ -282,6 +282,18 @@ def test_hard_sharing_gives_every_task_the_same_tensor():
     )
 
 
+def test_a_vector_may_come_in_place_of_a_sequence_of_one():
+    module, z = HardSharing(TASKS, 6, 8), torch.randn(2, 6)
+    assert module.takes_vectors
+    vectors, sequences = module(z).features, module(z.unsqueeze(1)).features
+    for name, h in sequences.items():
+        assert h.shape == (2, 1, 8)
+        torch.testing.assert_close(vectors[name], h.squeeze(1))
+    # a trunk of one's own is promised tokens
+    own = HardSharing(TASKS, 6, 8, lambda a, b: nn.Sequential(nn.Linear(a, b)))
+    assert not own.takes_vectors
+
+
 def test_separate_builds_a_model_for_each_task_alone():
     built = separate(
         lambda tasks: [task.name for task in tasks],
