@@ -11,9 +11,7 @@ after epoch 6, goes through epoch 7 from its beginning, and nobody can tell afte
 
 from __future__ import annotations
 
-import glob
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -26,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mtmm_lib.batch import Batch
+from mtmm_lib.replacing import beside, replacing
 from mtmm_lib.tasks import Task
 from mtmm_lib.training.checks import Data
 from mtmm_lib.training.history import History
@@ -44,35 +43,26 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], run: Run) -> None:
         self.path, self.run = Path(path), run
-        # A name of its own, for others may write the same checkpoint; with the host, as
-        # a process's number says nothing on another one.
-        self.parts = f"{self.path.name}.{platform.node()}."
-        self.part = self.path.with_name(f"{self.parts}{os.getpid()}.part")
         if run.place.rank == 0:
             self._check_folder()
         self.fingerprint = _fingerprint(run)
 
     def _check_folder(self) -> None:
-        """Finds out before training what would otherwise fail after the first epoch,
-        and takes away what killed processes have left."""
+        """Finds out before training what would otherwise fail after the first epoch;
+        what killed processes have left goes."""
         try:
             if self.path.is_dir():
                 raise IsADirectoryError("it is a folder")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.part.touch()
-            self.part.unlink()
+            with beside(self.path):
+                pass
         except OSError as error:
             raise ValueError(
                 f"the checkpoint {self.path} cannot be written: {error}"
             ) from error
-        for part in self.path.parent.glob(f"{glob.escape(self.parts)}*.part"):
-            owner = part.name.removeprefix(self.parts).removesuffix(".part")
-            if owner.isdigit() and not _runs(int(owner)):
-                part.unlink(missing_ok=True)
 
     def save(self) -> None:
-        """Writes the file as a whole: another file beside it is written out, then
-        renamed. Whoever reads it finds the old state or the new one."""
+        """Writes the file as a whole."""
         run = self.run
         if run.place.rank != 0:
             return
@@ -86,14 +76,8 @@ class Checkpoint:
             "balancer": run.balancer.state_dict(),
             "best": run.best,
         }
-        try:
-            with open(self.part, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(self.part, self.path)
-        finally:
-            self.part.unlink(missing_ok=True)  # there only where writing failed
+        with replacing(self.path) as part, open(part, "wb") as file:
+            torch.save(state, file)
 
     def load(self) -> None:
         """Puts the run where the file left it; nothing happens when there is no file.
@@ -148,20 +132,6 @@ class Checkpoint:
                 f"({type(error).__name__}); give another file name, or delete the file "
                 "to start anew"
             ) from error
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this host is alive; where that cannot be asked, it may
-    be."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _fingerprint(run: Run) -> dict[str, str]:

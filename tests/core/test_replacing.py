@@ -1,6 +1,7 @@
 """Files that are replaced as a whole or not at all."""
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -51,11 +52,16 @@ with replacing(Path(sys.argv[1])) as part:
 """
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 9
     (left,) = tmp_path.iterdir()
+    # another host's process of this number may be alive
+    elsewhere = left.with_name(left.name.replace(platform.node(), "elsewhere"))
+    elsewhere.write_text("half")
+    other = tmp_path / "b.onnx"
+    other.write_text("another model")
     with replacing(path) as part:
         part.write_text("new")
-    assert set(tmp_path.iterdir()) == {path, left}  # it could be another's
+    assert set(tmp_path.iterdir()) == {path, elsewhere, other}
     long_ago = time.time() - 2 * 3600
-    os.utime(left, (long_ago, long_ago))
+    os.utime(elsewhere, (long_ago, long_ago))
     with replacing(path) as part:
         part.write_text("newer")
-    assert path.read_text() == "newer" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "newer" and set(tmp_path.iterdir()) == {path, other}
