@@ -135,7 +135,8 @@ class Drawing:
         x, y = layout.axes.at(u, v)
         if flow.symbol:
             a, b, anchor = layout.sign(route)
-            drawn += drawing.text(a, b, drawing.symbol(flow.symbol), "halo", anchor)
+            on_it = "halo" if flow.way in ("gradient", "steering") else ""
+            drawn += drawing.text(a, b, drawing.symbol(flow.symbol), on_it, anchor)
         if flow.factor:
             kind = "p bads" if flow.factor[0] in "-−" else "p factor"
             drawn += drawing.circle(x, y, FACTOR, kind)

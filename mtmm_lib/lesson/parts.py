@@ -102,9 +102,8 @@ class Part:
     def sign(self, tasks: Sequence[str]) -> str:
         """Its symbol, given or by default."""
         letter = _SYMBOLS.get(self.kind, "")
-        if self.symbol or not letter or not set(self.owners) & set(tasks):
-            return self.symbol
-        return f"{letter}_{tasks.index(self.owners[0]) + 1}"
+        indices = [i for i, task in enumerate(tasks, 1) if task in self.owners]
+        return self.symbol or (f"{letter}_{indices[0]}" if letter and indices else "")
 
     @property
     def rows(self) -> list[list[float]]:

@@ -77,11 +77,11 @@ class Shape:
     """
 
     def __init__(self, part: Part, of: Description, axes: Axes, room: float) -> None:
-        self.part, self.axes = part, axes
+        self.part, self.axes, self.room = part, axes, room
         self.colours = [of.colour(owner) for owner in part.owners]
         self.symbol = part.sign(of.tasks)
         self.names = wrapped(part.shown, room, "n" if part.kind == "box" else "")
-        self.notes = wrapped(part.note, max(room, 0), "q")
+        self.notes = wrapped(part.note, room, "q")
         self.inside, self.size = self._measure()
         self.labels = self._labels()
 
@@ -143,7 +143,8 @@ class Shape:
             )
         stripes = 8 if self.colours else 0
         if tall:
-            return inside, (max(widest + 8, 52), height + 20 + stripes)
+            spare = max(8, min(20, self.room + 26 - widest))
+            return inside, (max(widest + spare, 52), height + 20 + stripes)
         return inside, (max(widest + 20 + stripes, 52), height + 24)
 
     @property

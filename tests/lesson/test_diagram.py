@@ -1,6 +1,7 @@
 """Drawn architectures: both pictures tell the description, nothing lies on anything
 else, and what cannot be drawn is named."""
 
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from itertools import combinations
@@ -323,6 +324,13 @@ def test_what_cannot_be_drawn_is_named() -> None:
     with pytest.raises(ValueError, match="“c” and .*“a” → “b”.* lie on each other"):
         Layout(Description(beside, [signed]), tall=True)
     Layout(Description(beside[::2], [signed]), tall=True)
+
+
+def test_the_example_of_the_guide_runs(capsys) -> None:
+    guide = sys.modules["mtmm_lib.lesson.diagram"].__doc__
+    code = [line[4:] for line in guide.splitlines() if line[:4] == "    "]
+    exec("\n".join(code), {})
+    assert "flows back to the trunk" in capsys.readouterr().out
 
 
 def test_it_is_shown_as_a_figure(monkeypatch, capsys) -> None:
