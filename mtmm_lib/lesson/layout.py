@@ -20,7 +20,7 @@ APART = (24, 7)  # between lanes' parts: where there is room, and at least
 TRACK = 22  # from the parts to the arrows that run back beside them, and between those
 MARGIN = 6
 CLEAR = 4  # from a part to its arrow
-NEAR = 6  # what an arrow keeps from other parts
+NEAR = 10  # what an arrow keeps from other parts
 
 
 @dataclass(frozen=True)
