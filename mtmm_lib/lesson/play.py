@@ -46,65 +46,32 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
+import json
 import math
+import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from html import escape
 from inspect import signature
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mtmm_lib.lesson import page, plots
+from mtmm_lib.lesson.controls import Choice, Number, control, word
 from mtmm_lib.lesson.runs import DIVERGED, FAILED, STOPPED, Run, draw
-
-if TYPE_CHECKING:
-    import ipywidgets
 
 KEPT = 4  # runs that are compared
 SLICE = 0.1  # seconds that a run goes on before the kernel may do something else
 PAUSE = 0.2  # seconds between two pictures, at least
 SCALE = 1.5
 
+BUTTONS = {"run": "Run", "stop": "Stop", "forget": "Forget runs"}  # action → label
 RECORDED = (
     "Here you see one recorded run. To try your own values, open this lesson in "
     "JupyterLab, Colab or Binder."
 )
-WHAT = (
-    "{name}={given!r} is no control: give (low, high), (low, high, 'log'), a list of "
-    "options or a bool"
-)
-
-
-@dataclass(frozen=True)
-class _Number:
-    """A control for any number from `low` to `high`, on a logarithmic scale or not."""
-
-    label: str
-    low: float
-    high: float
-    log: bool
-    whole: bool
-    start: float
-
-    def take(self, value: Any) -> float:
-        """The number in the range that is nearest to a value."""
-        near: float = min(max(float(value), self.low), self.high)
-        return round(near) if self.whole else near
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """A control for one of a few values; of False and True, a switch."""
-
-    label: str
-    options: tuple[Any, ...]
-    start: Any
-
-    @property
-    def switch(self) -> bool:
-        return self.options == (False, True)
 
 
 def play(
@@ -154,7 +121,7 @@ def play(
     if not controls:
         raise ValueError("play needs a control, as in lr=(0.01, 1.0)")
     known = {
-        name: _control(name, labels.get(name, name), given, start.get(name))
+        name: control(name, labels.get(name, name), given, start.get(name))
         for name, given in controls.items()
     }
     signature(run).bind(**controls)
@@ -172,7 +139,7 @@ class Play:
     def __init__(
         self,
         run: Callable[..., Iterator[Any]],
-        controls: Mapping[str, _Number | _Choice],
+        controls: Mapping[str, Number | Choice],
         alt: str | Callable[[dict[str, Any], Any], str],
         x: str,
         y: str,
@@ -199,7 +166,7 @@ class Play:
         if not self.going:
             number = self.runs[-1].number + 1 if self.runs else 1
             settings = ", ".join(
-                f"{control.label} = {_word(self.values[name])}"
+                f"{control.label} = {word(self.values[name])}"
                 for name, control in self.controls.items()
             )
             run = Run(number, self.values, settings, self._run, self._y)
@@ -222,7 +189,7 @@ class Play:
             self.runs = []
 
     def advance(self, seconds: float = math.inf) -> None:
-        """Let the run go on for so long, or to its end."""
+        """Let the run go on for so long, at least by one step, or to its end."""
         run = self.runs[-1]
         run.advance(seconds)
         if run.end is not None:
@@ -240,7 +207,9 @@ class Play:
     def picture(self) -> str:
         """The curves of the last runs, as HTML."""
         drawn = plots.pixels(draw(self.runs, self._x, self._y), SCALE)
-        told = [f"Run {r.number}, {r.settings}: {r.said or '…'}" for r in self.runs]
+        told = [
+            f"Run {r.number}, {r.settings}: {r.said or 'going on.'}" for r in self.runs
+        ]
         alt = " ".join([f"{self._y} by {self._x}.", *(told or ["No run yet."])])
         return plots.tag(plots.encode(drawn, 64), drawn.width / SCALE, alt)
 
@@ -261,6 +230,60 @@ class Play:
                 )
             items += "</li>"
         return f"<ul>{items}</ul>"
+
+    def said(self) -> str:
+        """The news of the last run, for those who hear the page."""
+        if not self.runs:
+            return ""
+        run = self.runs[-1]
+        return f"Run {run.number}: {run.said or 'going on'}"
+
+    def answer(self, action: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a front end without widgets asks for, again and again while a run goes
+        on.
+
+        Args:
+            action: "run", "stop", "forget" or "go on".
+            values: what the controls' fields hold.
+        """
+        if action == "run" and not self.going:
+            for name, control in self.controls.items():
+                self.values[name] = control.take(values[name])
+            self.press()
+        elif action == "stop":
+            self.stop()
+        elif action == "forget":
+            self.forget()
+        if self.going:
+            self.advance(PAUSE)
+        return {
+            "going": self.going,
+            "state": self.state(),
+            "picture": self.picture(),
+            "words": self.words(),
+            "said": escape(self.said()),
+        }
+
+    def plain(self, name: str) -> str:
+        """Controls and curves as HTML for Colab, which shows nothing that a widget does
+        after its cell has ended. The page asks instead, by the name of a callback."""
+        fields = "".join(control.html(name) for name, control in self.controls.items())
+        buttons = "".join(
+            f'<button type="button" name="{action}">{label}</button>'
+            for action, label in BUTTONS.items()
+        )
+        html = (
+            f'{page.style("play")}<form>{fields}<p class="mtmm-buttons">{buttons} '
+            f'<span class="mtmm-state">{self.state()}</span></p></form>'
+            f'<div class="mtmm-picture">{self.picture()}</div>'
+            f'<div class="mtmm-words">{self.words()}</div>'
+            '<p class="mtmm-said" role="status"></p>'
+        )
+        script = f"({page.static('play.js')})({json.dumps(name)});"
+        return (
+            f'<div id="{name}">{page.wrap(html, "mtmm-play")}</div>'
+            f"<script>{script}</script>"
+        )
 
     def _outcome(self, run: Run) -> str:
         at = f"{self._x} {run.length:,}"
@@ -292,9 +315,23 @@ class Play:
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         if not self.live:
             return self._recorded()
+        if "google.colab" in sys.modules:
+            return {"text/html": self._registered(), "text/plain": repr(self)}
         self._board = self._board or _Board(self)
         shown: dict[str, Any] = self._board.box._repr_mimebundle_(**kwargs)
         return shown | {"text/plain": repr(self)}
+
+    def _registered(self) -> str:
+        """`plain`, with its callback known to Colab."""
+        from IPython.display import JSON
+
+        def called(action: str, values: dict[str, Any]) -> JSON:
+            return JSON(self.answer(action, values))
+
+        name = f"play-{uuid.uuid4().hex}"
+        output = importlib.import_module("google.colab.output")
+        output.register_callback(name, called)
+        return self.plain(name)
 
     def _recorded(self) -> dict[str, Any]:
         drawn = plots.pixels(draw(self.runs, self._x, self._y), SCALE)
@@ -321,29 +358,37 @@ class _Board:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._run, self._stop, self._forget = (
-            ipywidgets.Button(description=words)
-            for words in ("Run", "Stop", "Forget runs")
+            ipywidgets.Button(description=label) for label in BUTTONS.values()
         )
         self._run.button_style = "primary"
         self._run.on_click(lambda _: self._later(player.press))
         self._stop.on_click(lambda _: player.stop())
         self._forget.on_click(lambda _: self._later(self._forgotten))
-        self._state, self._picture, self._words = (ipywidgets.HTML() for _ in range(3))
-        self._words.add_class("mtmm-words")
+        self._state, self._picture, self._words, self._said = (
+            ipywidgets.HTML().add_class(f"mtmm-{part}")
+            for part in ("state", "picture", "words", "said")
+        )
+        name = f"play-{uuid.uuid4().hex}"
+        script = f"<script>({page.static('play-names.js')})('{name}');</script>"
+        data = {"output_type": "display_data", "data": {"text/html": script}}
+        names = ipywidgets.Output(outputs=({**data, "metadata": {}},))
         buttons = ipywidgets.HBox([self._run, self._stop, self._forget, self._state])
         self.box = ipywidgets.VBox(
             [
                 ipywidgets.HTML(page.wrap(page.style("play"))),
                 *(
-                    _widget(control, partial(player.values.__setitem__, name))
+                    control.widget(partial(player.values.__setitem__, name))
                     for name, control in player.controls.items()
                 ),
                 buttons.add_class("mtmm-buttons"),
                 self._picture,
                 self._words,
+                self._said,
+                names.add_class("mtmm-names"),
             ]
         )
-        self.box.add_class("mtmm").add_class("mtmm-play")
+        for kind in ("mtmm", "mtmm-play", name):
+            self.box.add_class(kind)
         self.show()
 
     def follow(self) -> None:
@@ -351,7 +396,8 @@ class _Board:
         self._task = self._loop.create_task(self._go_on())
 
     async def _go_on(self) -> None:
-        drawn = took = 0.0
+        self.show()
+        drawn, took = time.monotonic(), 0.0
         while self._player.going:
             self._player.advance(SLICE)
             now = time.monotonic()
@@ -380,92 +426,4 @@ class _Board:
             # A button that is disabled would lose the keyboard's focus.
             (button.add_class if off else button.remove_class)("mtmm-off")
         self._state.value, self._picture.value = player.state(), player.picture()
-        self._words.value = player.words()
-
-
-def _widget(
-    control: _Number | _Choice, put: Callable[[Any], None]
-) -> ipywidgets.Widget:
-    """The control as a widget that hands each new value on."""
-    import ipywidgets
-
-    if isinstance(control, _Choice):
-        if control.switch:
-            field = ipywidgets.Checkbox(
-                control.start, description=control.label, indent=False
-            )
-        else:
-            field = ipywidgets.RadioButtons(
-                options=[(_word(option), option) for option in control.options],
-                value=control.start,
-                description=control.label,
-                orientation="horizontal",
-            )
-        field.observe(lambda change: put(change.new), "value")
-        return field
-    low, high, start = control.low, control.high, control.start
-    kind = ipywidgets.BoundedIntText if control.whole else ipywidgets.BoundedFloatText
-    field = kind(start, min=low, max=high, description=control.label)
-    if control.log:
-        slider = ipywidgets.FloatLogSlider(
-            start, min=math.log10(low), max=math.log10(high), step=0.02
-        )
-    elif control.whole:
-        slider = ipywidgets.IntSlider(start, min=low, max=high)
-    else:
-        step = (high - low) / 100
-        slider = ipywidgets.FloatSlider(start, min=low, max=high, step=step)
-    slider.readout = False
-
-    def rounded(value: float) -> float:
-        return control.take(float(f"{value:.3g}"))
-
-    def typed(change: Any) -> None:
-        put(change.new)
-        if rounded(slider.value) != change.new:
-            slider.value = change.new
-
-    def slid(change: Any) -> None:
-        # The front end moves a handle to the next step of its scale, and says so.
-        here, there = (
-            math.log10(v) if control.log else v for v in (change.new, field.value)
-        )
-        if abs(here - there) > slider.step * 0.501:
-            field.value = rounded(change.new)
-
-    field.observe(typed, "value")
-    slider.observe(slid, "value")
-    return ipywidgets.HBox([field, slider]).add_class("mtmm-number")
-
-
-def _control(name: str, label: str, given: Any, start: Any) -> _Number | _Choice:
-    if isinstance(given, bool):
-        given, start = [False, True], given if start is None else start
-    if isinstance(given, list) and given:
-        chosen = given[(len(given) - 1) // 2] if start is None else start
-        if chosen not in given:
-            raise ValueError(f"start: {name}={chosen!r} is not one of {given}")
-        return _Choice(label, tuple(given), chosen)
-    match given:
-        case (low, high):
-            log = False
-        case (low, high, "log"):
-            log = True
-        case _:
-            raise ValueError(WHAT.format(name=name, given=given))
-    if not all(isinstance(end, Real) for end in (low, high)) or not low < high:
-        raise ValueError(WHAT.format(name=name, given=given))
-    if log and low <= 0:
-        raise ValueError(f"{name}={given!r}: a logarithmic scale begins above 0")
-    if start is None:
-        start = float(f"{math.sqrt(low * high) if log else (low + high) / 2:.3g}")
-    if not low <= start <= high:
-        raise ValueError(f"start: {name}={start!r} is not between {low} and {high}")
-    whole = all(isinstance(end, Integral) for end in (low, high))
-    return _Number(label, low, high, log, whole, round(start) if whole else start)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, Real) else str(value)
+        self._words.value, self._said.value = player.words(), escape(player.said())

@@ -90,13 +90,15 @@ class Run:
         return {name: values[-1] for name, values in self.curves.items()}
 
     def advance(self, seconds: float = math.inf) -> None:
-        """Go on for so long, or to the end. Raises nothing: `error` keeps what the
-        lesson's code has raised."""
+        """Go on for so long, at least by one step, or to the end. Raises nothing:
+        `error` keeps what the lesson's code has raised."""
         since = time.perf_counter()
         with _kept():
             _set(self._states)
-            while self.end is None and time.perf_counter() - since < seconds:
+            while self.end is None:
                 next(self._steps, None)
+                if time.perf_counter() - since >= seconds:
+                    break
             self._states = _states()
         self.seconds += time.perf_counter() - since
 
@@ -136,8 +138,8 @@ class Run:
         share, value = yielded
         self.share = min(max(float(share), 0.0), 1.0)
         named = value if isinstance(value, Mapping) else {self._curve: value}
-        for name, number in named.items():
-            self.curves.setdefault(name, []).append(float(number))
+        for name, number in {name: float(of) for name, of in named.items()}.items():
+            self.curves.setdefault(name, []).append(number)
 
 
 def draw(runs: Sequence[Run], x: str, y: str) -> Figure:
