@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -55,6 +56,16 @@ def prepare_source(app: Sphinx, page: str, content: list[str]) -> None:
     else:
         text = numbered(content[0]).replace("REPOSITORY", repository())
         content[0] = linked(text, "../" * page.count("/") + "chapters/")
+
+
+def lighten(app: Sphinx, doctree: nodes.document) -> None:
+    """Let every node belong to its page.
+
+    What `eval-rst` parses belongs to a document of its own, through which the whole
+    environment would be stored with each page of the reference, and read again twice.
+    """
+    for node in doctree.findall():
+        node.document = doctree
 
 
 def finish_page(
@@ -160,6 +171,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # before the theme and the notebook parser read it
     app.connect("config-inited", configure, priority=100)
     app.connect("source-read", prepare_source)
+    app.connect("doctree-read", lighten)
     # after the theme made its buttons
     app.connect("html-page-context", finish_page, priority=900)
     # before napoleon reads the sections
