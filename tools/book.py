@@ -130,6 +130,8 @@ def build(folder: Path, root: Path = ROOT, *, fresh: bool = False) -> None:
     Raises:
         SystemExit: when there was any warning.
     """
+    if fresh:  # pages of sources that are as they were are not part of `--all`
+        shutil.rmtree(root / "_build" / "html" / "_modules", ignore_errors=True)
     command = [*builder(root), "-W", "--keep-going", *["--all"] * fresh]
     environment = {**os.environ, "MTMM_EXECUTION_CACHE": str(folder)}
     if subprocess.run(command, env=environment, cwd=ROOT).returncode:
@@ -139,14 +141,22 @@ def build(folder: Path, root: Path = ROOT, *, fresh: bool = False) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="write every page anew")
-    fresh = parser.parse_args().all
+    parser.add_argument(
+        "--pdf", action="store_true", help="print each lesson to _build/pdf, too"
+    )
+    wanted = parser.parse_args()
     start = time.perf_counter()
     for path in chapters.write():
         print("written:", path.relative_to(ROOT))
     vendor.fetch()
     folder = cache_folder()
     generate.write(fill_cache(folder, [FRONT, *notebooks()]))
-    build(folder, fresh=fresh)
+    build(folder, fresh=wanted.all)
+    if wanted.pdf:
+        from tools import pdf  # with Playwright, which the site itself needs not
+
+        for path in pdf.write():
+            print("printed:", path.relative_to(ROOT))
     print(f"{time.perf_counter() - start:.1f} s: {BUILD / 'html' / 'index.html'}")
 
 

@@ -37,6 +37,12 @@ def repository() -> str:
     return pyproject()["project"]["urls"]["Repository"].rstrip("/")
 
 
+def site_address() -> str:
+    """Where GitHub publishes the site of the repository, without a slash at the end."""
+    owner, name = repository().split("/")[-2:]
+    return f"https://{owner}.github.io/{name}"
+
+
 def lessons(names: list[str] | None = None) -> list[Lesson]:
     """The book's lessons in order; ``names`` (``"01"`` or a slug) keeps the ones that
     match."""

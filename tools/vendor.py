@@ -1,4 +1,5 @@
-"""What the site serves itself (mathematics, widgets, type), taken from npm packages.
+"""What the site serves itself (mathematics, widgets, type), and what its tests load,
+taken from npm packages.
 
 ``package.json`` names the packages, their versions and the hashes of their archives.
 Where npm is not available the site loads the same versions of the scripts from their
@@ -22,6 +23,7 @@ from typing import Any
 from tools.project import BUILD, ROOT
 
 FOLDER = BUILD / "vendor"
+FOR_TESTS = BUILD / "vendor-tests"  # the site does not serve it
 PUBLIC = "https://cdn.jsdelivr.net/npm"
 # package → what a page loads, and what that loads in turn
 FILES = {
@@ -35,6 +37,7 @@ FILES = {
         ["index.css"],
         ["files/*-wght-normal.woff2"],
     ),
+    "axe-core": (["axe.min.js"], []),
 }
 
 
@@ -44,10 +47,16 @@ def packages() -> dict[str, Any]:
     return json.loads((ROOT / "package.json").read_text(encoding="utf-8"))
 
 
+def versions() -> dict[str, str]:
+    """Package → its version, of what the site and the tests load."""
+    return packages()["dependencies"] | packages()["devDependencies"]
+
+
 def folder(package: str) -> Path:
     """Where the files of ``package`` lie; the version is in the name, so that a new one
     is fetched."""
-    return FOLDER / f"{package}@{packages()['dependencies'][package]}"
+    place = FOLDER if package in packages()["dependencies"] else FOR_TESTS
+    return place / f"{package}@{versions()[package]}"
 
 
 def addresses(package: str) -> list[str]:
@@ -58,9 +67,8 @@ def addresses(package: str) -> list[str]:
         return [
             (folder(package) / name).relative_to(FOLDER).as_posix() for name in loaded
         ]
-    version = packages()["dependencies"][package]
     return [
-        f"{PUBLIC}/{package}@{version}/{name}"
+        f"{PUBLIC}/{package}@{versions()[package]}/{name}"
         for name in loaded
         if name.endswith(".js")
     ]
@@ -70,7 +78,7 @@ def fetch() -> None:
     """Fetch what is not there yet, with npm; without npm, say so and leave the public
     address."""
     npm = shutil.which("npm")
-    for package, version in packages()["dependencies"].items():
+    for package, version in versions().items():
         if folder(package).exists():
             continue
         with tempfile.TemporaryDirectory() as scratch:

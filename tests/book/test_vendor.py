@@ -43,11 +43,14 @@ def test_only_what_is_wanted_is_unpacked(archive, tmp_path):
 
 
 def test_every_package_is_pinned_with_its_hash():
-    packages = vendor.packages()
-    assert (
-        set(packages["dependencies"]) == set(packages["integrity"]) == set(vendor.FILES)
-    )
-    assert all(version[0].isdigit() for version in packages["dependencies"].values())
+    versions, hashes = vendor.versions(), vendor.packages()["integrity"]
+    assert set(versions) == set(hashes) == set(vendor.FILES)
+    assert all(version[0].isdigit() for version in versions.values())
+
+
+def test_what_only_tests_load_is_not_served():
+    assert vendor.FOLDER in vendor.folder("mathjax").parents
+    assert vendor.FOLDER not in vendor.folder("axe-core").parents
 
 
 def test_without_npm_scripts_come_from_the_public_address_and_fonts_from_the_reader(

@@ -3,29 +3,21 @@ anything."""
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route
 
+from tools import browser as chromium
 from tools import vendor
 from tools.project import BUILD, ROOT
 
 SITE = BUILD / "html"
-WIDGETS_ARE_SHOWN = """() => {
-    const view = 'script[type="application/vnd.jupyter.widget-view+json"]';
-    const shown = document.querySelectorAll('.widget-subarea').length;
-    return shown >= document.querySelectorAll(view).length;
-}"""
 
 
 @pytest.fixture(scope="session")
@@ -50,38 +42,30 @@ def site(tmp_path_factory, testrun_uid: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pages(site: Path) -> list[str]:
+    """Every page that has the book's frame."""
+    names = (path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    return sorted(
+        name
+        for name in names
+        if not name.startswith(("_static/", ".")) and name != "404.html"
+    )
+
+
+@pytest.fixture(scope="session")
 def address(site: Path) -> Iterator[str]:
     """Where the site is served."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with chromium.served(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if path is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    quiet = ["background-networking", "component-update", "sync", "gpu"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=path,
-            args=["--no-sandbox", *(f"--disable-{what}" for what in quiet)],
-        )
-        yield chromium
-        chromium.close()
+    try:
+        with chromium.chromium() as started:
+            yield started
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
 
 
 class Visit:
@@ -125,10 +109,7 @@ class Visit:
 
     def open(self, name: str) -> Page:
         """Go to a page and wait until its mathematics and widgets are there."""
-        self.page.goto(f"{self.address}/{name}", wait_until="load")
-        self.page.wait_for_function(WIDGETS_ARE_SHOWN)
-        self.page.evaluate("() => window.MathJax?.startup?.promise")
-        return self.page
+        return chromium.show(self.page, f"{self.address}/{name}")
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from sphinx.config import Config
 from tools import vendor
 from tools.chapters import lesson_notebook
 from tools.lesson import linked, numbered
-from tools.project import lessons, repository
+from tools.project import lessons, repository, site_address
+from tools.site import public
 
 LESSONS = {f"chapters/{lesson.name}": lesson for lesson in lessons()}
 
@@ -30,6 +31,7 @@ def configure(app: Sphinx, config: Config) -> None:
         use_repository_button=True,
         use_issues_button=True,
     )
+    config.html_baseurl = f"{site_address()}/"
     config.html_static_path.append(str(Path(__file__).parent / "static"))
     if vendor.FOLDER.is_dir():
         config.html_static_path.append(str(vendor.FOLDER))
@@ -72,12 +74,14 @@ def finish_page(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
     """Leave out Thebe's scripts, which the book does not use and which clash; name the
-    problem button."""
+    problem button; mend what a screen reader would stumble over."""
 
     def of_thebe(script: Any) -> bool:
         body = getattr(script, "attributes", {}).get("body", "")
         return "thebe" in f"{getattr(script, 'filename', '')} {body}"
 
+    if "body" in context:
+        context["body"] = accessible(context["body"])
     context["script_files"] = [
         script for script in context["script_files"] if not of_thebe(script)
     ]
@@ -90,6 +94,24 @@ def finish_page(
             button for button in buttons if button.get("label") != "launch-buttons"
         ]
 
+
+def accessible(body: str) -> str:
+    """The HTML of a page with names that fit what is seen, no header cell without
+    words, and parameters as the list that they are."""
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    body = re.sub(r"<th[^>]*>(?:<p></p>)?</th>", "<td></td>", body)
+    return _PARAMETERS.sub(
+        lambda match: re.sub(
+            r"<(/?)d([ld])>", lambda tag: f"<{tag[1]}{LIST[tag[2]]}>", match[0]
+        ),
+        body,
+    )
+
+
+LIST = {"l": "ul", "d": "li"}
+_PARAMETERS = re.compile(
+    r"<dl>\s*<dd><em class=\"sig-param\">.*?</dl>", flags=re.DOTALL
+)
 
 # What Markdown and reStructuredText write differently inside a line: code, mathematics,
 # and characters that mean nothing in the one and something in the other.
@@ -174,11 +196,15 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", lighten)
     # after the theme made its buttons
     app.connect("html-page-context", finish_page, priority=900)
+    app.connect("html-page-context", public.describe)
     # before napoleon reads the sections
     app.connect("autodoc-process-docstring", from_markdown, priority=100)
     app.connect("build-finished", remove_old_pages)
+    app.connect("build-finished", public.write)
     # Sphinx copies style sheets only when it writes a page: there is always one to
     # write.
     app.connect("env-get-outdated", lambda app, *_: [app.config.root_doc])
     app.add_js_file("mathematics.js", priority=400)
+    app.add_js_file("access.js")
+    app.add_css_file("print.css", priority=900, media="print")  # after the others
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,6 +4,7 @@ window.MathJax = {
   options: {
     ignoreHtmlClass: "tex2jax_ignore|mathjax_ignore|document",
     processHtmlClass: "tex2jax_process|mathjax_process|math",
+    enableMenu: false, // it would put each formula into the order of the Tab key
   },
   Hub: { Queue() {} }, // until MathJax is there: it sets the whole page when it comes
   startup: {
