@@ -21,6 +21,7 @@ TRACK = 22  # from the parts to the arrows that run back beside them, and betwee
 MARGIN = 6
 CLEAR = 4  # from a part to its arrow
 NEAR = 10  # what an arrow keeps from other parts
+HEAD = 12  # the straight end of an arrow that comes by a lane
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Layout:
         first, last = self._gap_after(arrow.source), self._gap_before(arrow.target)
         if arrow.flow.lane is not None:
             lane = arrow.flow.lane * self.pitch
-            leave, arrive = max(u0, first[0]), min(u1, last[1])
+            leave, arrive = max(u0, first[0]), min(u1 - HEAD, last[1])
             curves = [
                 _line((u0, v0), (leave, v0)),
                 _bend((leave, v0), (first[1], lane)),
