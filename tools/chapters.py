@@ -47,8 +47,8 @@ START = """\
 
 Each lesson is a notebook; the table below opens it. The folded cell between here and
 there draws how the lessons build on each other, marks what you have passed so far, and
-says where to go on: press Shift and Enter twice, or ▶ above. The minutes are those to
-read a lesson and those to do its exercises and its quiz.
+says where to go on: click on this text, then press Shift and Enter twice. The minutes
+are those to read a lesson and those to do its exercises and its quiz.
 """
 OVERVIEW = """\
 # The lessons as a map, and where to go on.
@@ -210,9 +210,10 @@ def table(folder: str) -> str:
     for lesson in lessons():
         needs = ", ".join(book.lesson(slug).number for slug in below[lesson.slug])
         takes = minutes(source(lesson))
+        both = f"{takes.read}\N{NO-BREAK SPACE}+\N{NO-BREAK SPACE}{takes.do}"
         text += (
             f"| {lesson.number} | [{lesson.title}]({folder}{lesson.name}.ipynb) "
-            f"| {lesson.card} | {needs} | {takes.read} + {takes.do} |\n"
+            f"| {lesson.card} | {needs} | {both} |\n"
         )
     return text
 

@@ -110,7 +110,7 @@ def test_nothing_is_dead_before_the_folded_cell_runs() -> None:
         row = f"| {lesson.number} | [{lesson.title}]({lesson.name}.ipynb) | "
         assert row + lesson.card in table.source
         takes = minutes(source(lesson))
-        assert f"| {takes.read} + {takes.do} |" in table.source
+        assert f"| {takes.read}\xa0+\xa0{takes.do} |" in table.source
     assert not re.search(r"\]\((?!\d\d-[a-z-]+\.ipynb\))", words.source + table.source)
 
 
