@@ -134,12 +134,13 @@ def lessons() -> str:
 
 def symbols() -> str:
     """The letters that mean something in single lessons alone."""
-    return SYMBOLS + "".join(
-        f"| [{lesson.number} {lesson.title}](../chapters/{lesson.name}.ipynb) "
-        f"| ${formula}$ | {meaning} |\n"
-        for lesson in book.lessons().values()
-        for formula, meaning in lesson.symbols
-    )
+    text = SYMBOLS
+    for lesson in book.lessons().values():
+        named = f"[{lesson.number} {lesson.title}](../chapters/{lesson.name}.ipynb)"
+        for formula, meaning in lesson.symbols:
+            text += f"| {named} | ${formula}$ | {meaning} |\n"
+            named = ""  # once is enough
+    return text
 
 
 def ledger(claims: list[Record]) -> str:
