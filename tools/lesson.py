@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import takewhile
 from math import floor
 
 import jupytext
@@ -118,7 +119,7 @@ class Source:
     @cached_property
     def in_sight(self) -> str:
         """The text without what a reader has to unfold."""
-        lines = self.markdown.splitlines()
+        lines = self.markdown.split("\n")
         for block in reversed(self.directives):
             if block.folded:
                 del lines[block.lines]
@@ -192,13 +193,8 @@ class Source:
     @cached_property
     def before_exercises(self) -> Source:
         """What stands above the heading of the exercises."""
-        names = list(self.sections)
-        cells = [
-            cell
-            for name in names[: names.index("Exercises")]
-            for cell in self.sections[name].cells
-        ]
-        return Source.of(cells)
+        above = takewhile(lambda each: each[0] != "Exercises", self.sections.items())
+        return Source.of([cell for _, part in above for cell in part.cells])
 
     @cached_property
     def labels(self) -> list[str]:
@@ -289,6 +285,7 @@ def source(lesson: Lesson) -> Source:
     return Source((lesson.folder / "lesson.md").read_text(encoding="utf-8"))
 
 
+@cache
 def minutes(text: Source) -> Minutes:
     """How long a lesson takes.
 
@@ -300,9 +297,9 @@ def minutes(text: Source) -> Minutes:
         return Minutes(int(said[1]), int(said[2]))
     lines = sum(len(code_lines(code)) for code in text.before_exercises.visible)
     read = words(f"{text.prose} {text.spoken}") / WORDS + lines / LINES
-    (quiz,) = (ast.literal_eval(call.args[0]) for call in text.calls("quiz"))
-    do = len(questions.load(quiz))
-    do += sum(exercise.minutes for exercise in text.exercises.values())
+    do = sum(exercise.minutes for exercise in text.exercises.values())
+    for call in text.calls("quiz"):
+        do += len(questions.load(ast.literal_eval(call.args[0])))
     return Minutes(_fives(read + EQUATION * len(text.equations)), _fives(do))
 
 

@@ -2,9 +2,10 @@
 
 To add an exercise to a lesson:
 
-1. In `lesson.md` these three blocks, in this order. The id is unique in the book.
+1. In `lesson.md` these three blocks, in this order, in any section. The id is unique
+   in the book, and the title says how long the exercise takes.
 
-       ```{exercise} ★★ What sharing saves
+       ```{exercise} ★★ What sharing saves · 10 minutes
        :label: count-saving
 
        Write `saving(body, heads)`: by which factor …
