@@ -113,12 +113,22 @@ def export(model: TaskModel, example: Batch, path: str | os.PathLike[str]) -> Pa
         the path.
 
     Raises:
+        TypeError: for arguments in another order.
         ValueError: for another suffix, an example of fewer than two samples, a name
             that is a word of Python, or two things of one name in the file, as when a
             modality or a task is called `m_present`.
         RuntimeError: when the file answers otherwise than the model.
         OSError: where the file cannot be written.
     """
+    given = {"model": model, "example": example, "path": path}
+    kinds = {"model": TaskModel, "example": Batch, "path": str | os.PathLike}
+    for name, kind in kinds.items():
+        if not isinstance(given[name], kind):
+            raise TypeError(
+                "a model, an example and a path are given in this order, as in "
+                "export(model, batch, 'model.onnx'), but "
+                f"{name} is a {type(given[name]).__name__}"
+            )
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
         raise ValueError(

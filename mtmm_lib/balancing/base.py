@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 import torch
@@ -115,11 +116,19 @@ class StaticWeights(Balancer):
         weights: task → weight; one for a task left out, and for all of them by default.
 
     Raises:
+        TypeError: for weights that are no dict of numbers.
         ValueError: in training, when `weights` names a task that the model does not
             have.
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        if not isinstance(weights or {}, Mapping) or not all(
+            isinstance(weight, Real | Tensor) for weight in (weights or {}).values()
+        ):
+            raise TypeError(
+                "weights is a dict from tasks to numbers, such as {'age': 2.0}, got "
+                f"{weights!r}"
+            )
         self.weights = {name: float(weight) for name, weight in (weights or {}).items()}
 
     def __repr__(self) -> str:

@@ -151,6 +151,7 @@ class Classification(Supervised):
     Raises:
         ValueError: for fewer than two classes, or weights that are not one number ≥ 0
             for each class, some above 0.
+        TypeError: for weights that are no list.
 
     Shapes: target, whole numbers `[B]`, −1 where missing; prediction (logits) and what
     is readable (probabilities) `[B, classes]`.
@@ -180,6 +181,11 @@ class Classification(Supervised):
         self.classes, self.label_smoothing = classes, label_smoothing
         self.class_weights = None
         if class_weights is not None:
+            if isinstance(class_weights, Mapping | str):
+                raise TypeError(
+                    f"task {name!r}: class_weights is a list of {classes} numbers, in "
+                    f"the order of the classes, got {class_weights!r}"
+                )
             weights = torch.as_tensor(class_weights, dtype=torch.get_default_dtype())
             if (
                 weights.shape != (classes,)

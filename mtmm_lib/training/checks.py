@@ -3,22 +3,29 @@ spent."""
 
 from __future__ import annotations
 
+import inspect
+import math
 import warnings
 from collections.abc import Iterable, Iterator
-from numbers import Integral
-from operator import length_hint
+from numbers import Integral, Real
+from operator import index, length_hint
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from mtmm_lib.balancing import Balancer
 from mtmm_lib.batch import MISSING_CLASS, Batch, row_mask, valid_tokens
 from mtmm_lib.model import TaskModel
+from mtmm_lib.training.hooks import patience
 from mtmm_lib.training.schedules import Schedule
 
 Data = Batch | Iterable[Batch]
 
 
-def check_settings(epochs: int, batch_size: int, clip: float | None = None) -> None:
+def check_settings(
+    epochs: int, batch_size: int, lr: float, weight_decay: float, clip: float | None
+) -> None:
     if not (
         isinstance(epochs, Integral)
         and isinstance(batch_size, Integral)
@@ -29,8 +36,19 @@ def check_settings(epochs: int, batch_size: int, clip: float | None = None) -> N
             "expected whole numbers epochs >= 0 and batch_size >= 1, got "
             f"{epochs!r} and {batch_size!r}"
         )
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip is the largest norm of a gradient, > 0, got {clip}")
+    for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+        if not (isinstance(value, Real | Tensor) and 0 <= float(value) < math.inf):
+            raise ValueError(f"{name} is a finite number >= 0, got {value!r}")
+    if clip is not None and not (isinstance(clip, Real | Tensor) and clip > 0):
+        raise ValueError(f"clip is the largest norm of a gradient, > 0, got {clip!r}")
+
+
+def whole_seed(seed: object) -> int:
+    """A seed as an int of Python: others of the same value, those of numpy say, would
+    give other random numbers, or none."""
+    if not isinstance(seed, Integral):
+        raise TypeError(f"a seed is a whole number, got {seed!r}")
+    return index(seed)
 
 
 def check_model(model: object) -> None:
@@ -40,24 +58,44 @@ def check_model(model: object) -> None:
         )
 
 
-#: What one of each kind looks like.
+#: What one of each kind looks like, and with how many arguments it is called, where
+#: that might happen only later.
 FUNCTIONS = {
-    "optimizer": "torch.optim.SGD",
-    "schedule": "cosine(warmup=0.1)",
-    "select": "mean_loss",
-    "after_epoch": "patience(5)",
+    "optimizer": ("torch.optim.SGD", None),
+    "schedule": ("cosine(warmup=0.1)", 1),
+    "select": ("mean_loss", 2),
+    "after_epoch": ("patience(5)", 1),
 }
 
 
-def check_functions(**given: object) -> None:
+def check_functions(**given: Any) -> None:
     """Refuses what cannot be called where a function is needed, if anything is
     given."""
     for name, function in given.items():
-        if function is not None and not callable(function):
+        example, count = FUNCTIONS[name]
+        if function is None:
+            continue
+        if not callable(function):
             raise ValueError(
-                f"{name} is a function, such as {FUNCTIONS[name]}, got a "
+                f"{name} is a function, such as {example}, got a "
                 f"{type(function).__name__}"
             )
+        if count is None:
+            continue
+        if function is patience or isinstance(function, type):
+            raise ValueError(
+                f"{name} is a function, such as {example}, got "
+                f"{function.__name__}, which makes one: {name}={function.__name__}(…)"
+            )
+        try:
+            inspect.signature(function).bind(*range(count))
+        except TypeError as error:
+            raise ValueError(
+                f"{name} is called with {count} argument{'s' if count > 1 else ''}, as "
+                f"{example} is, and what was given cannot be: {error}"
+            ) from error
+        except ValueError:  # what is written in C need not tell
+            pass
 
 
 def check_balancer(balancer: Balancer) -> None:
@@ -165,11 +203,9 @@ def check_selection(model: TaskModel, valid: Data) -> None:
         )
 
 
-def strange_input(model: TaskModel, data: Data) -> str | None:
-    """Says which number that a model reads is none, for data in memory: the usual
-    reason for a loss that is none."""
-    if not isinstance(data, Batch):
-        return None
+def strange_input(model: TaskModel, data: Batch, first: int = 0) -> str | None:
+    """Says which number that a model reads is none: the usual reason for a loss that is
+    none. `first` is the index of the first sample."""
     for name in model.modalities:
         x = data.inputs[name]
         wrong = ~x.isfinite() & row_mask(data.mask(name), x)
@@ -179,7 +215,7 @@ def strange_input(model: TaskModel, data: Data) -> str | None:
         if rows.any():
             i = int(rows.nonzero()[0])
             return (
-                f"inputs[{name!r}] of sample {i} has the value "
+                f"inputs[{name!r}] of sample {first + i} has the value "
                 f"{x[i][wrong[i]][0].item()} ({int(rows.sum())} of {len(x)} samples "
                 "have such); fill them in, or mark the modality as absent there"
             )

@@ -26,6 +26,7 @@ from mtmm_lib.training.checks import (
     check_selection,
     check_settings,
     told_complete,
+    whole_seed,
 )
 from mtmm_lib.training.evaluation import modes_kept
 from mtmm_lib.training.history import History
@@ -131,18 +132,21 @@ def fit(
 
     Raises:
         TrainingError: when a loss, or a gradient that a balancer looks at, is not
-            finite (named: the task, the step, and for data in memory the first input
-            that is not finite), or an epoch has no label at all.
+            finite (named: the task, the step, and the first input that is not finite,
+            for which the epoch's batches are gone through once more), or an epoch has
+            no label at all.
         ValueError: before the first step, for settings out of range, data without
             samples or labels, or with such as the model cannot take, an optimizer of
             another model, a checkpoint that cannot be read or belongs to another
             configuration; and for negative losses without a `select`.
+        TypeError: for a seed that is no whole number.
 
     Warns:
         UserWarning: when `train` has no label for some task.
     """
     check_model(model)
-    check_settings(epochs, batch_size, clip)
+    check_settings(epochs, batch_size, lr, weight_decay, clip)
+    seed = whole_seed(seed)
     check_functions(schedule=schedule, select=select, after_epoch=after_epoch)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from operator import index as whole
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -40,6 +39,7 @@ from mtmm_lib.training.checks import (
     check_selection,
     check_settings,
     strange_input,
+    whole_seed,
 )
 from mtmm_lib.training.evaluation import CHUNK, frozen_modules, modes_kept, train_mode
 from mtmm_lib.training.history import Losses, TrainingError
@@ -107,14 +107,17 @@ def fit_many(
         ValueError: when the numbers of seeds and batches, the shapes, or the models'
             parameters differ; for another balancer, a model with batch normalisation,
             and whatever `fit` refuses before its first step (named: the seed).
+        TypeError: for seeds that are no whole numbers.
         TrainingError: when a loss, or a gradient that a balancer looks at, is not
             finite (named: the task, the seed, the step).
 
     Warns:
         UserWarning: when one of the Batches in `train` has no label for some task.
     """
-    seeds = [whole(seed) for seed in seeds]  # torch takes no integers of numpy
-    check_settings(epochs, batch_size, clip)
+    if not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds are whole numbers, one per model, got {seeds!r}")
+    seeds = [whole_seed(seed) for seed in seeds]
+    check_settings(epochs, batch_size, lr, weight_decay, clip)
     if isinstance(build, TaskModel):
         raise ValueError(
             "build is a function that makes a fresh model, such as lambda: Model(…), "

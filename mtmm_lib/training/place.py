@@ -36,11 +36,22 @@ class Place:
             )
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        several = whole_number("WORLD_SIZE", 1) > 1
+        local = whole_number("LOCAL_RANK", 0)
+        try:
+            self.device = torch.device(device)
+            if several and self.device.type == "cuda":  # each on a host has its own
+                self.device = torch.device("cuda", local)
+            torch.empty(0, device=self.device)
+        # each device has its own kind for what it lacks
+        except Exception as error:
+            raise ValueError(
+                "device is 'auto' or a device of PyTorch that is there, such as 'cpu' "
+                f"or 'cuda', got {device!r}: {error}"
+            ) from error
         self.rank, self.world = 0, 1
-        if whole_number("WORLD_SIZE", 1) > 1:
-            if self.device.type == "cuda":  # each process on a host has its own
-                self.device = torch.device("cuda", whole_number("LOCAL_RANK", 0))
+        if several:
+            if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
             if not dist.is_initialized():
                 dist.init_process_group(

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import length_hint
 from typing import Any
 
@@ -62,7 +63,7 @@ class Run:
         """One pass over the data, then validation."""
         start, place, index = time.perf_counter(), self.place, len(self.history)
         train_mode(self.model, self.frozen)
-        log = _Log(index, sum(self.history.steps), self.model, self.train)
+        log = _Log(index, sum(self.history.steps), self._strange_input)
         steps = length_hint(self.train, 0)  # 0 for an iterable that cannot tell
         if isinstance(self.train, Batch):
             steps = math.ceil(steps / self.batch_size)
@@ -71,6 +72,7 @@ class Run:
             # from here on each process draws for itself: their samples differ
             if i == 0:
                 place.seed(self.seed, index, place.rank)
+            log.batches = i + 1
             progress = (index + (i / steps if steps else 0)) / self.epochs
             self.rates.set(progress)
             try:
@@ -111,6 +113,19 @@ class Run:
         for chosen in order.split(self.batch_size):
             indices, own = self.place.part(chosen)
             yield self.train[indices], own
+
+    def _strange_input(self, epoch: int, count: int) -> str | None:
+        """Says which number in the first `count` batches of an epoch is none. Those of
+        a loader are drawn once more, so that no step has to keep or look at them."""
+        if isinstance(self.train, Batch):
+            return strange_input(self.model, self.train)
+        self.place.seed(self.seed, epoch)  # the same order, if torch draws it
+        first = 0
+        for batch in islice(batches(self.model, self.train, "train"), count):
+            if found := strange_input(self.model, batch, first):
+                return f"in the order of the epoch, {found}"
+            first += len(batch)
+        return None
 
     def _step(
         self, forward: Callable[[Batch], Output], batch: Batch, own: bool, log: _Log
@@ -194,10 +209,14 @@ class _Log:
     """Losses and weights of an epoch. The losses stay tensors for some steps, and are
     then looked at together."""
 
-    def __init__(self, epoch: int, before: int, model: TaskModel, train: Data) -> None:
-        self.epoch, self.before = epoch, before
-        self.model, self.train = model, train
-        self.steps = 0
+    def __init__(
+        self,
+        epoch: int,
+        before: int,
+        strange_input: Callable[[int, int], str | None],
+    ) -> None:
+        self.epoch, self.before, self.strange_input = epoch, before, strange_input
+        self.batches = self.steps = 0
         self.pending: list[tuple[int, str, Tensor]] = []
         self.losses: dict[str, tuple[float, int]] = {}
         self.weights: dict[str, tuple[float, int]] = {}
@@ -223,7 +242,7 @@ class _Log:
             steps, names, torch.stack(losses).tolist(), strict=True
         ):
             if not math.isfinite(value):
-                reason = strange_input(self.model, self.train) or (
+                reason = self.strange_input(self.epoch, self.batches) or (
                     "look for such values in its inputs and targets, or take a smaller "
                     "learning rate"
                 )

@@ -131,6 +131,11 @@ def test_settings_out_of_range(make, message):
         make()
 
 
+def test_class_weights_by_name_are_refused():
+    with pytest.raises(TypeError, match="class_weights is a list of 2 numbers, in the"):
+        Classification("t", 2, class_weights={0: 1.0, 1: 2.0})
+
+
 def test_a_head_may_have_hidden_layers():
     head, z = Regression("t", 2, hidden=(5, 4)).head({"shared": 3}), torch.randn(7, 3)
     first, second, last = [x for x in head.modules() if isinstance(x, nn.Linear)]

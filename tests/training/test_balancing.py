@@ -83,6 +83,12 @@ def test_a_weight_for_an_unknown_task_is_refused():
         )
 
 
+@pytest.mark.parametrize("weights", [[1, 2], {"size": "2"}, 3.0])
+def test_weights_that_are_no_dict_of_numbers(weights):
+    with pytest.raises(TypeError, match="weights is a dict from tasks to numbers"):
+        StaticWeights(weights)
+
+
 def test_every_balancer_is_listed_under_its_name():
     assert list(LOSS_BALANCERS) == (
         "StaticWeights UncertaintyWeights RandomWeights DynamicWeightAverage "

@@ -54,6 +54,48 @@ def test_settings_out_of_range(train, settings):
 
 
 @both
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": "0.1"}, "lr is a finite number >= 0, got '0.1'"),
+        ({"lr": math.nan}, "lr is a finite number >= 0, got nan"),
+        ({"weight_decay": [0.1]}, r"weight_decay is a finite number >= 0, got \[0.1\]"),
+        ({"clip": "1"}, "clip is the largest norm of a gradient, > 0, got '1'"),
+    ],
+)
+def test_settings_that_are_no_numbers(train, settings, message):
+    model = build()
+    before = weights(model)
+    with pytest.raises(ValueError, match=message):
+        train(model, samples(), epochs=1, **settings)
+    assert same(before, weights(model))
+
+
+@pytest.mark.parametrize("seed", [1.5, "a", None])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(TypeError, match=f"a seed is a whole number, got {seed!r}"):
+        quiet(build(), samples(), epochs=1, seed=seed)
+    with pytest.raises(TypeError, match=f"a seed is a whole number, got {seed!r}"):
+        fit_many(build, [samples()], seeds=[seed], epochs=1)
+    with pytest.raises(TypeError, match="seeds are whole numbers, one per model"):
+        fit_many(build, [samples()], seeds=3, epochs=1)
+
+
+def test_a_seed_of_numpy_is_the_seed_of_its_value():
+    one, other = build(), build()
+    quiet(one, samples(), epochs=1, batch_size=8, seed=3)
+    quiet(other, samples(), epochs=1, batch_size=8, seed=numpy.int64(3))
+    assert same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 1.5])
+def test_a_device_that_is_not_there(device):
+    said = f"device is 'auto' or a device of PyTorch that is there.*got {device!r}"
+    with pytest.raises(ValueError, match=said):
+        fit(build(), samples(), epochs=1, device=device)
+
+
+@both
 def test_data_without_samples(train):
     with pytest.raises(ValueError, match="train has no samples"):
         train(build(), samples()[:0], epochs=1)
@@ -130,6 +172,8 @@ def test_a_class_in_place_of_a_balancer(train):
         ),
         ({"schedule": cosine}, r"schedule=cosine\(\) in place of schedule=cosine\?"),
         ({"select": "size"}, "select is a function, such as mean_loss, got a str"),
+        ({"select": lambda losses: 0.0}, "select is called with 2 arguments, as mean"),
+        ({"schedule": lambda: 1.0}, "schedule is called with 1 argument, as cosine"),
         ({"optimizer": "sgd"}, "optimizer is a function, such as torch.optim.SGD"),
     ],
 )
@@ -144,8 +188,19 @@ def test_something_else_in_place_of_a_function(train, settings, message):
 def test_something_else_in_place_of_what_is_called_after_an_epoch():
     with pytest.raises(ValueError, match=r"after_epoch is .* patience\(5\), got a int"):
         quiet(build(), samples(), epochs=1, after_epoch=5)
-    with pytest.raises(ValueError, match=r"got EpochState; .*after_epoch=patience\(5"):
-        quiet(build(), samples(), epochs=1, after_epoch=patience)
+    model = build()
+    model.register_forward_hook(lambda *_: pytest.fail("nothing is computed"))
+
+    class Stop:
+        def __call__(self, state):
+            return False
+
+    for wrong in (patience, Stop):
+        with pytest.raises(ValueError, match="which makes one: after_epoch="):
+            quiet(model, samples(), epochs=1, after_epoch=wrong)
+    with pytest.raises(ValueError, match="after_epoch is called with 1 argument"):
+        quiet(model, samples(), epochs=1, after_epoch=lambda: False)
+    quiet(build(), samples(), epochs=1, after_epoch=Stop())
 
 
 def test_something_else_in_place_of_a_model():
@@ -174,6 +229,26 @@ def test_an_input_that_is_no_number_is_named_where_a_loss_is_none(train, value):
     said = rf"inputs\['sound'\] of sample 33 has the value {value} \(2 of 40 samples"
     with pytest.raises(TrainingError, match=rf"loss of task '\w+' is .*{said}"):
         train(build(), data, epochs=1, batch_size=8)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_input_of_a_loader_that_is_no_number_is_named(shuffle):
+    data = samples(40, missing=False)
+    data.inputs["sound"][33, 2] = math.nan
+    loader = DataLoader(
+        range(40),
+        batch_size=8,
+        shuffle=shuffle,
+        collate_fn=lambda rows: data[torch.tensor(rows)],
+    )
+    where = "33" if not shuffle else r"\d+"
+    said = rf"in the order of the epoch, inputs\['sound'\] of sample {where} has the "
+    with pytest.raises(TrainingError, match=rf"\(epoch 0\); {said}value nan \(1 of 8"):
+        quiet(build(), loader, epochs=1)
+    data.inputs["sound"][33, 2] = 0.0
+    data.targets["size"][3] = 1e30  # its square is no float, and the inputs are fine
+    with pytest.raises(TrainingError, match="or take a smaller learning rate"):
+        quiet(build(), loader, epochs=1)
 
 
 def test_padding_is_no_input():

@@ -415,6 +415,17 @@ def test_other_suffixes_and_single_samples_are_refused(tmp_path):
         export(build(), samples(1), tmp_path / "model.onnx")
 
 
+def test_arguments_in_another_order_are_refused(tmp_path):
+    model, path = build(), tmp_path / "model.onnx"
+    for given, named in (
+        ((model, path, samples()), "example is a PosixPath|example is a WindowsPath"),
+        ((samples(), model, path), "model is a Batch"),
+        ((model, samples(), None), "path is a NoneType"),
+    ):
+        with pytest.raises(TypeError, match=named):
+            export(*given)
+
+
 def test_exporting_is_silent(tmp_path, capfd):
     export(build(), samples(), tmp_path / "model.onnx")
     captured = capfd.readouterr()

@@ -278,7 +278,7 @@ def test_seeds_may_be_integers_of_numpy():
     one = fit_many(build, data, seeds=np.arange(2), **settings)
     other = fit_many(build, data, seeds=[0, 1], **settings)
     assert all(same(weights(a), weights(b)) for a, b in zip(one, other, strict=True))
-    with pytest.raises(TypeError, match="'float' object"):
+    with pytest.raises(TypeError, match="a seed is a whole number, got 1.5"):
         fit_many(build, data, seeds=[0, 1.5], **settings)
 
 
