@@ -53,6 +53,11 @@ LOOKS: dict[str, dict[str, str]] = {
         "PLE": _RED,
         "MTAN": _WINE,
     },
+    "second jobs": {
+        "digit alone": _SLATE,
+        "with parity and size": _SKY,
+        "with rate": _VERMILION,
+    },
     "weights": {
         "equal weights": _SLATE,
         "tuned weights": _BLACK,
