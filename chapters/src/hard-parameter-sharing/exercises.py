@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil, inf, log
-from typing import Any
+from math import ceil, inf
 
 import torch
 from torch import Tensor
@@ -14,12 +13,11 @@ from mtmm_lib.lesson.exercises import function, lines, real, whole
 lines(
     "whose-gradient",
     {
-        "the first layer": "both",
-        "the digit's own second layer": "digit",
+        "the trunk": "both",
         "the head of rate": "rate",
-        "the first layer, in a batch without any digit label": "rate",
+        "the trunk, in a batch without any digit label": "rate",
         "the head of digit, in a batch without any digit label": "none",
-        "the first layer, with the weight of rate at zero": "digit",
+        "the trunk, with the weight of rate at zero": "digit",
     },
     words=("digit", "rate", "both", "none"),
     mistakes={
@@ -33,76 +31,58 @@ lines(
 )
 
 
-def _bound(
-    log_trunks: float,
-    log_middles: float,
-    log_heads: float,
-    T: int,
-    S: int,
-    epsilon: float,
-    delta: float,
-    *,
-    sharing: Callable[[int, int], float] = lambda T, S: S,
-    rounded: Callable[[float], float] = ceil,
-    two: float = 2,
-    chance: Callable[[int], int] = lambda T: T,
-    tasks: Callable[[int], int] = lambda T: 1,
-) -> float:
-    """The reference; a mistake has another of the last arguments: how many tasks share
-    a middle part, how the number is rounded, the 2 of Hoeffding, how many tasks share
-    the chance, how many tasks the examples are for."""
-    paid = log_heads + log_middles / sharing(T, S) + log_trunks / T
-    paid += log(2 / delta) / chance(T)
-    return rounded(tasks(T) * paid / (two * epsilon**2))
+def _slopes(
+    x: Tensor, theta: Tensor, heads: Tensor, targets: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The feature, and each task's weighted slope there."""
+    h = (theta * x).sum()
+    return h, weights * (heads * h - targets) * heads
 
 
-def _but(**other: Any) -> Callable[..., float]:
-    return lambda *given: _bound(*given, **other)
+def _net(inputs: int, tasks: int) -> tuple[Tensor, ...]:
+    sizes = (inputs, inputs, tasks, tasks, tasks)
+    x, theta, heads, targets, weights = (torch.randn(size) for size in sizes)
+    return x, theta, heads, targets, weights.abs() + 0.2
 
 
 @function(
-    "examples-needed",
-    inputs=lambda: [
-        (
-            *(real(5, 30) for _ in range(3)),
-            S * groups,
-            S,
-            real(0.05, 0.25),
-            real(0.01, 0.1),
-        )
-        for S, groups in ((2, 3), (3, 2), (4, 4), (2, 2), (5, 1), (3, 4))
-    ],
+    "trunk-slopes",
+    inputs=lambda: (
+        [
+            (torch.tensor([2.0]), *(torch.tensor(row) for row in rows))
+            for rows in (([0.5], [2.0, -1.0], [3.0, 1.0], [1.0, 0.5]),)
+        ]
+        + [_net(inputs, tasks) for inputs, tasks in ((3, 2), (5, 4), (2, 1), (4, 3))]
+    ),
     mistakes={
-        "Nearly. A number of examples is whole and has to be enough: round up what "
-        "remains.": tuple(_but(rounded=how) for how in (int, round, float)),
-        "Every task pays for a whole middle part. How many share one?": (
-            _but(sharing=lambda T, S: 1)
+        "The last link is missing: each weight of the trunk has read its own input.": (
+            lambda *given: _slopes(*given)[1].sum() * torch.ones_like(given[0])
         ),
-        "You let all tasks share one middle part. There are T / S of them.": (
-            _but(sharing=lambda T, S: T)
+        "At the feature the slope is the error times the head. Where are the heads?": (
+            lambda x, theta, heads, targets, weights: (
+                (weights * (heads * (theta * x).sum() - targets)).sum() * x
+            )
         ),
-        "S tasks share a middle part, so there are T / S of them, not S.": (
-            _but(sharing=lambda T, S: T / S)
+        "Each loss has its weight in the sum: where are the weights?": (
+            lambda x, theta, heads, targets, weights: trunk_slopes(
+                x, theta, heads, targets, torch.ones_like(weights)
+            )
         ),
-        "The chance δ is one for all tasks together: log(2/δ) is divided by T, too.": (
-            _but(chance=lambda T: 1)
+        "That is the mean over the tasks. Hard sharing adds up.": lambda *given: (
+            _slopes(*given)[1].mean() * given[0]
         ),
-        "Hoeffding's exponent is 2nTε²: where is the 2?": _but(two=1),
-        "That is the number of examples of all tasks together. Divide by T.": (
-            _but(tasks=lambda T: T)
+        "The slope of ½ (error)² is the error itself: there is no 2.": lambda *given: (
+            2 * trunk_slopes(*given)
+        ),
+        "The sign: the error is the prediction minus the right answer.": (
+            lambda *given: -trunk_slopes(*given)
         ),
     },
 )
-def examples_needed(
-    log_trunks: float,
-    log_middles: float,
-    log_heads: float,
-    T: int,
-    S: int,
-    epsilon: float,
-    delta: float,
-) -> float:
-    return _bound(log_trunks, log_middles, log_heads, T, S, epsilon, delta)
+def trunk_slopes(
+    x: Tensor, theta: Tensor, heads: Tensor, targets: Tensor, weights: Tensor
+) -> Tensor:
+    return _slopes(x, theta, heads, targets, weights)[1].sum() * x
 
 
 def _tasks(
@@ -113,10 +93,14 @@ def _tasks(
     rounded: Callable[[float], float] = ceil,
     trunk: Callable[[int, int], int] = lambda D, k: k * (D - k),
     own: int = 1,
+    least: int = 1,
 ) -> float:
     """The reference; a mistake has another of the last arguments: how the number is
-    rounded, what the trunk costs, whether tasks pay for numbers of their own."""
-    return rounded(trunk(D, k) / (r * D - own * k)) if r * D > k else inf
+    rounded, what the trunk costs, whether tasks pay for numbers of their own, whether
+    there are at least k of them."""
+    if r * D <= k:
+        return inf
+    return max(least * k, rounded(trunk(D, k) / (r * D - own * k)))
 
 
 @function(
@@ -127,6 +111,7 @@ def _tasks(
         (whole(20, 60), whole(6, 9), real(0.5, 0.9)),
         (20, 3, 0.21),
         (40, 8, 1.0),  # 8 tasks, and nothing to round
+        (whole(30, 40), whole(4, 6), 1.2),  # fewer than k by the formula
         (20, 5, 0.25),  # k = rD
         (20, 5, 0.1),
         (30, 7, 0.9),
@@ -148,12 +133,72 @@ def _tasks(
         "for k numbers of their own: return math.inf there.": (
             lambda D, k, r: ceil(k * (D - k) / (r * D - k)),
             lambda D, k, r: inf if r * D == k else ceil(k * (D - k) / (r * D - k)),
-            lambda D, k, r: ceil(k * (D - k) / (r * D - k)) if r * D > k else 0,
+            lambda D, k, r: _tasks(D, k, r) if r * D > k else 0,
         ),
+        "Fewer than k tasks? There the trunk forbids nothing and the formula does not "
+        "hold: answer at least k.": lambda D, k, r: _tasks(D, k, r, least=0),
     },
 )
 def tasks_needed(D: int, k: int, r: float) -> float:
     return _tasks(D, k, r)
+
+
+@function(
+    "trunk-floor",
+    inputs=lambda: [
+        (torch.randn(rows, tasks), k)
+        for rows, tasks, k in ((5, 8, 2), (6, 4, 3), (3, 7, 1), (4, 3, 3), (6, 10, 4))
+    ],
+    mistakes={
+        "That is the strength that the trunk keeps. The floor is what it drops.": (
+            lambda W, k: torch.linalg.svdvals(W)[:k].square().sum() / W.shape[1]
+        ),
+        "Errors are squared: square the singular values that are dropped.": (
+            lambda W, k: torch.linalg.svdvals(W)[k:].sum() / W.shape[1]
+        ),
+        "That is the floor of all tasks together. A task is a column of W: divide by "
+        "how many there are.": lambda W, k: torch.linalg.svdvals(W)[k:].square().sum(),
+        "Divide by the number of tasks, the columns of W, not by its rows.": (
+            lambda W, k: torch.linalg.svdvals(W)[k:].square().sum() / W.shape[0]
+        ),
+        "That is the mean over all numbers of the rules; asked for is the error a "
+        "task, the sum over its numbers.": lambda W, k: (
+            torch.linalg.svdvals(W)[k:].square().sum() / W.numel()
+        ),
+        "Only the next feature is counted; the trunk drops all from the k-th on.": (
+            lambda W, k: torch.linalg.svdvals(W)[k : k + 1].square().sum() / W.shape[1]
+        ),
+    },
+)
+def floor(W: Tensor, k: int) -> Tensor:
+    return torch.linalg.svdvals(W)[k:].square().sum() / W.shape[1]
+
+
+lines(
+    "which-control",
+    {
+        "it only brought labels on more clips": "same clips",
+        "it only changed what stands in the batches": "same batches",
+        "two losses on the same answers would have done as well": "copies",
+        "the harm only came from too little room": "wide",
+    },
+    words=("same batches", "same clips", "copies", "wide"),
+    mistakes={
+        "“{line}”: with the second loss at zero the batches are the same, and the "
+        "trunk hears nothing of the second task.": lambda line, given, right: (
+            "batches" in line or given == "same batches"
+        ),
+        "“{line}”: take away the labels that only the second task has.": (
+            lambda line, given, right: "labels" in line
+        ),
+        "“{line}”: give the second task what the first one has, answer for answer.": (
+            lambda line, given, right: "answers" in line
+        ),
+        "“{line}”: then more room should cure it.": lambda line, given, right: (
+            "room" in line
+        ),
+    },
+)
 
 
 @function(
