@@ -21,7 +21,6 @@ FIRST_EDITION = {
     "everything-is-a-mapping",
     "concepts-and-connections",
     "the-twelve-steps",
-    "hard-parameter-sharing",
     "soft-parameter-sharing",
     "sharing-features",
     "adding-up-losses",
