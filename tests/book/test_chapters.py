@@ -19,7 +19,6 @@ TOURS = ("everything-is-a-mapping", "concepts-and-connections", "the-twelve-step
 FIRST_EDITION = {
     "warm-up",
     "everything-is-a-mapping",
-    "concepts-and-connections",
     "the-twelve-steps",
     "soft-parameter-sharing",
     "sharing-features",

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-from math import ceil
-from statistics import fmean, pstdev, stdev
+from math import sqrt
+
+import torch
+from torch import Tensor
 
 from mtmm_lib.lesson.exercises import confused, function, lines, real, whole
+
+
+@function(
+    "tie-days",
+    mistakes={
+        "The spread and the distance come in as squares: a squared error is compared "
+        "with a squared bias.": lambda: 4,
+        "That is 2σ² without the distance, or with a distance of 0.5 somewhere: the "
+        "means lie 1 apart, and pooling is off by half of that.": lambda: 16,
+        "You compare σ²/n with the squared distance. Pooling saves half of the "
+        "variance, and its bias is half of the distance.": lambda: 32,
+    },
+)
+def _() -> float:
+    return 8
+
 
 lines(
     "which-idea",
     {
         "digit, size and ink from one picture, all of them wanted": "multi-task",
-        "first speaking rate, then from there the digit, all that is wanted": (
-            "transfer"
-        ),
-        "digits 0 to 4, then without their data 5 to 9, examined on all ten": (
-            "continual"
-        ),
-        "labelled British voices, Scottish ones without labels, examined on Scottish": (
+        "first speaking rate, then the digit, which is all that counts": "transfer",
+        "digits 0 to 4, then without their data 5 to 9, asked for all ten": "continual",
+        "labelled British voices, unlabelled Scottish ones that count": (
             "domain adaptation"
         ),
         "many voices in turn, so that two clips of a new one suffice": "meta",
@@ -62,184 +75,233 @@ lines(
 @function(
     "break-even",
     inputs=lambda: [
-        (whole(30, 100), whole(150, 500), whole(2, 9), real(0.5, 0.9)),
-        (whole(150, 500), whole(30, 100), whole(2, 9), real(1.2, 1.5)),
-        (whole(30, 500), whole(30, 500), whole(10, 15), 1.0),
-        (n := whole(40, 90), n, whole(2, 9), real(0.5, 0.9)),
+        (whole(30, 100), whole(150, 500), real(0.5, 0.9)),
+        (whole(150, 500), whole(30, 100), real(1.2, 2.5)),
+        (whole(2, 9), whole(20, 50), 1.0),
+        (n := whole(4, 90), n, real(0.5, 2.5)),
     ],
-    differs="With {arguments}, both ways have the same error at ρ = {expected}, but "
-    "yours is {yours}. With n₁ = n₂ = n it has to be 1 − σ²D/n.",
+    differs="With {arguments}, both ways have the same error at a distance of "
+    "{expected}, but yours is {yours}. Write down both squared errors, put them equal.",
     mistakes={
-        "`noise` is a standard deviation σ. Which power of it is a variance?": (
-            lambda n1, n2, dim, noise: break_even(n1, n2, dim, noise**0.5)
+        "That is the squared distance. Take its root.": (
+            lambda n1, n2, sigma: break_even(n1, n2, sigma) ** 2
         ),
-        "The variance is right, but the bias is not half the difference of the "
-        "weights any more: the second task now has the share n₂ / (n₁ + n₂).": (
-            lambda n1, n2, dim, noise: 1 - 2 * noise**2 * dim * (1 / n1 - 1 / (n1 + n2))
+        "Under the root stands the variance σ², so that σ itself is a factor in front "
+        "of it.": (
+            lambda n1, n2, sigma: break_even(n1, n2, sigma) * sigma,
+            lambda n1, n2, sigma: break_even(n1, n2, sigma) / sqrt(sigma),
         ),
-        "That is the chapter's formula, which holds for equal numbers of samples; n₂ "
-        "has to matter too.": lambda n1, n2, dim, noise: 1 - noise**2 * dim / n1,
-        "That is the chapter's formula with n₁ + n₂ for n. It holds for n samples of "
-        "each task. Set bias² plus pooled variance equal to the error that the first "
-        "task has alone, and solve for ρ.": (
-            lambda n1, n2, dim, noise: 1 - noise**2 * dim / (n1 + n2)
+        "You have the pooled mean settle halfway. It settles at the share n₂ / (n₁ + "
+        "n₂) of the way, which is half only where both have as many samples.": (
+            lambda n1, n2, sigma: 2 * sigma * sqrt(1 / n1 - 1 / (n1 + n2))
+        ),
+        "That is the text's formula with n₁ for n, which holds where both have as many "
+        "samples.": lambda n1, n2, sigma: sigma * sqrt(2 / n1),
+        "That is the text's formula with n₁ + n₂ for n, which holds for n samples of "
+        "each task.": lambda n1, n2, sigma: sigma * sqrt(2 / (n1 + n2)),
+        "Twice too much under the root: with n₁ = n₂ = n the text has 2σ²/n there.": (
+            lambda n1, n2, sigma: sqrt(2) * break_even(n1, n2, sigma)
         ),
     },
 )
-def break_even(n1: int, n2: int, dim: int, noise: float) -> float:
-    return 1 - noise**2 * dim * (1 / n1 + 1 / n2) / 2
-
-
-def _metrics() -> list[tuple[dict[str, float], dict[str, float], dict[str, bool]]]:
-    """Some metrics of the same tasks, not in the same order, and a log-likelihood."""
-    cases = []
-    for higher in (
-        {"digit": True, "rate": False},
-        {"rate": True, "digit": False, "ink": False},
-        {"ink": True, "rate": False, "digit": True, "size": True},
-        {"digit": True},
-    ):
-        baseline = {task: real(0.2, 0.9) for task in sorted(higher)}
-        results = {task: real(0.2, 0.9) for task in reversed(higher)}
-        if len(higher) > 2:
-            baseline["digit"], results["digit"] = -real(1, 2), -real(0.5, 3)
-        cases.append((results, baseline, higher))
-    return cases
+def break_even(n1: int, n2: int, sigma: float) -> float:
+    return sigma * sqrt(1 / n1 + 1 / n2)
 
 
 @function(
-    "relative-gain",
-    inputs=_metrics,
-    tolerance=1e-5,
-    differs="With {arguments}, it should be {expected} %, but yours is {yours}.",
-    mistakes={
-        "That is a fraction; percent were asked for.": (
-            lambda results, baseline, higher_is_better: (
-                relative_gain(results, baseline, higher_is_better) / 100
-            )
-        ),
-        "You add the tasks' gains up. Divide by the number of tasks.": (
-            lambda results, baseline, higher_is_better: (
-                relative_gain(results, baseline, higher_is_better) * len(results)
-            )
-        ),
-        "Where a lower metric is better, a fall is a gain: its sign has to turn.": (
-            lambda results, baseline, higher_is_better: relative_gain(
-                results, baseline, dict.fromkeys(results, True)
-            )
-        ),
-        "Divide by the baseline, not by the result: the gain is relative to where you "
-        "began.": lambda results, baseline, higher_is_better: (
-            -relative_gain(baseline, results, higher_is_better)
-        ),
-        "Right while all baselines are positive. For a negative one, such as a "
-        "log-likelihood, the gain turns its sign unless you divide by the absolute "
-        "value.": lambda results, baseline, higher_is_better: fmean(
-            (100 if higher else -100) * (results[t] / baseline[t] - 1)
-            for t, higher in higher_is_better.items()
-        ),
-        "You pair the values by their order, but the three need not list the tasks in "
-        "the same one. Look each task up by its name.": (
-            lambda results, baseline, higher_is_better: relative_gain(
-                *(
-                    dict(enumerate(each.values()))
-                    for each in (results, baseline, higher_is_better)
-                )
-            )
-        ),
-    },
-)
-def relative_gain(
-    results: dict[str, float],
-    baseline: dict[str, float],
-    higher_is_better: dict[str, bool],
-) -> float:
-    return 100 * fmean(
-        (1 if higher else -1) * (results[t] - baseline[t]) / abs(baseline[t])
-        for t, higher in higher_is_better.items()
-    )
-
-
-def _drawn_again(scores: list[float], k: int) -> float:
-    """The mean best of k where the same run may be picked twice."""
-    n = len(scores)
-    shares = [(i / n) ** k - ((i - 1) / n) ** k for i in range(1, n + 1)]
-    return sum(p * s for p, s in zip(shares, sorted(scores), strict=True))
-
-
-@function(
-    "best-of-k",
+    "best-share",
     inputs=lambda: [
-        ([real(50, 90) for _ in range(n)], k)
-        for n, k in ((5, 2), (8, 3), (6, 1), (4, 4), (7, 5))
+        (whole(2, 9), whole(20, 60), real(0.3, 0.9), real(0.6, 0.9)),
+        (whole(20, 60), whole(2, 9), -real(0.3, 0.9), real(1.3, 2.5)),
+        (n := whole(3, 30), n, real(1.2, 2.5), real(1.3, 2.5)),
+        (whole(2, 9), whole(10, 20), 0.0, real(0.5, 2)),
     ],
-    tolerance=1e-5,
     mistakes={
-        "That is the best of all n runs. With k = 1 the mean has to come out.": (
-            lambda scores, k: max(scores)
+        "That is the share of the own mean. Asked for is that of the other.": (
+            lambda n1, n2, apart, sigma: 1 - best_share(n1, n2, apart, sigma)
         ),
-        "That is the mean of the k best runs. Asked for is the best of k runs that "
-        "nobody has ranked before they were picked.": (
-            lambda scores, k: fmean(sorted(scores)[-k:])
+        "The other line has its own variance, σ²/n₂.": (
+            lambda n1, n2, apart, sigma: (
+                (sigma**2 / n1) / (2 * sigma**2 / n1 + apart**2)
+            )
         ),
-        "That is the best of the first k runs. Any k of them may be picked.": (
-            lambda scores, k: max(scores[:k])
+        "The variances have changed places: the worse the *own* mean is known, the "
+        "larger the share of the other.": (
+            lambda n1, n2, apart, sigma: (
+                (sigma**2 / n2) / (sigma**2 / n1 + sigma**2 / n2 + apart**2)
+            )
         ),
-        "You let the same run be picked twice. Dodge and colleagues do that too; here "
-        "the k runs are different, so that k = n gives the maximum.": _drawn_again,
+        "The distance counts as a square, like the variances beside it.": (
+            lambda n1, n2, apart, sigma: (
+                (sigma**2 / n1) / (sigma**2 / n1 + sigma**2 / n2 + abs(apart))
+            ),
+            lambda n1, n2, apart, sigma: (
+                (sigma**2 / n1) / (sigma**2 / n1 + sigma**2 / n2 + apart)
+            ),
+        ),
+        "A variance is σ² divided by the days, with the square.": (
+            lambda n1, n2, apart, sigma: (
+                (sigma / n1) / (sigma / n1 + sigma / n2 + apart**2)
+            )
+        ),
+        "Half of the distance is the bias of pooling, where the share is a half. Here "
+        "the bias is α times the whole distance.": (
+            lambda n1, n2, apart, sigma: (
+                (sigma**2 / n1) / (sigma**2 / n1 + sigma**2 / n2 + apart**2 / 4)
+            )
+        ),
+        "With the distance left out it is pooling by numbers of days, as if both lines "
+        "had the same mean.": lambda n1, n2, apart, sigma: n2 / (n1 + n2),
     },
 )
-def expected_best(scores: list[float], k: int) -> float:
-    return fmean(max(chosen) for chosen in combinations(scores, k))
+def best_share(n1: int, n2: int, apart: float, sigma: float) -> float:
+    own, other = sigma**2 / n1, sigma**2 / n2
+    return own / (own + other + apart**2)
 
 
-def _pairs(pilot: list[float], effect: float, errors: int = 6) -> float:
-    return (errors * stdev(pilot) / effect) ** 2
+def _shared(v: float, apart: float) -> float:
+    return v * (v + apart**2) / (2 * v + apart**2)
 
 
 @function(
-    "how-many-seeds",
+    "over-shrinking",
     inputs=lambda: [
-        *(
-            ([real(-4, 9) for _ in range(n)], effect, errors)
-            for n, effect, errors in (
-                (5, real(0.5, 2), 4),
-                (11, -real(0.5, 2), 7),
-                (7, real(0.5, 2), 5),
-                (9, -real(0.5, 2), 3),
-            )
-        ),
-        ([real(-4, 9) for _ in range(6)], real(0.5, 2)),
-        ([0.0, 2.0, 4.0], 4.0, 6),  # 9 pairs, and nothing to round
+        (real(0.8, 1.5), real(1.6, 2.4), whole(2, 6), real(0.7, 1.4)),
+        (real(0.8, 1.5), 0.0, whole(2, 6), real(0.7, 1.4)),
+        (-real(0.8, 1.5), real(0.8, 1.5), whole(3, 9), real(1.5, 2.5)),
+        (real(2, 3), real(2, 3), whole(3, 9), real(1.5, 2.5)),
     ],
+    tolerance=1e-3,
     mistakes={
-        "Nearly. A number of pairs is whole, and it has to be enough: round up "
-        "whatever remains.": (
-            lambda pilot, effect, errors=6: int(_pairs(pilot, effect, errors)),
-            lambda pilot, effect, errors=6: round(_pairs(pilot, effect, errors)),
-            _pairs,
+        "The sign is turned: positive is where sharing leaves the smaller error.": (
+            lambda own, other, n, sigma: -over_shrinking(own, other, n, sigma)
         ),
-        "Right, unless it comes out whole: then no further pair is needed.": (
-            lambda pilot, effect, errors=6: int(_pairs(pilot, effect, errors)) + 1
+        "That is the gain over the mean alone, σ²/n. Compare with the best shrinking "
+        "of it.": lambda own, other, n, sigma: (
+            sigma**2 / n - _shared(sigma**2 / n, other - own)
         ),
-        "The standard error falls with the square root of n, so n grows with the "
-        "square.": lambda pilot, effect, errors=6: ceil(
-            errors * stdev(pilot) / abs(effect)
-        ),
-        "You start from the standard error of the pilot. That is s / √n of the "
-        "pilot's own n; you need the standard deviation s of the differences.": (
-            lambda pilot, effect, errors=6: ceil(
-                _pairs(pilot, effect, errors) / len(pilot)
+        "You take a half of the other line. The best share of it is asked for.": (
+            lambda own, other, n, sigma: (
+                over_shrinking(own, other, n, sigma)
+                + _shared(sigma**2 / n, other - own)
+                - (sigma**2 / n / 2 + (other - own) ** 2 / 4)
             )
         ),
-        "Estimate the standard deviation with n − 1 below the line; few seeds make it "
-        "matter.": lambda pilot, effect, errors=6: ceil(
-            (errors * pstdev(pilot) / effect) ** 2
+        "Right where the own mean is 1. The factor 0.8 was best for that; in general "
+        "it is μ² / (μ² + σ²/n).": lambda own, other, n, sigma: (
+            (v := sigma**2 / n) / (1 + v) ** 2
+            + own**2 * (v / (1 + v)) ** 2
+            - _shared(v, other - own)
         ),
-        "Without a third argument, six standard errors are asked for.": (
-            lambda pilot, effect, errors=2: ceil(_pairs(pilot, effect, errors))
+        "Shrinking settles below the truth by (1 − s) times the own mean; its square "
+        "belongs to the error.": lambda own, other, n, sigma: (
+            (own**2 / (own**2 + sigma**2 / n)) ** 2 * sigma**2 / n
+            - _shared(sigma**2 / n, other - own)
         ),
     },
 )
-def seeds_needed(pilot: list[float], effect: float, errors: int = 6) -> int:
-    return ceil(_pairs(pilot, effect, errors))
+def over_shrinking(own: float, other: float, n: int, sigma: float) -> float:
+    v = sigma**2 / n
+    return v * own**2 / (own**2 + v) - _shared(v, other - own)
+
+
+def _counts() -> list[tuple[dict[str, dict[str, int]]]]:
+    """Kinds of different size, balanced and not, one with a single answer."""
+    return [
+        (
+            {
+                "colour": {"red": whole(30, 60), "blue": whole(5, 20)},
+                "count": {word: whole(1, 90) for word in ("zero", "one", "two")},
+                "presence": {"yes": whole(200, 300)},
+            },
+        ),
+        (
+            {
+                "place": {"left": whole(1, 9), "right": whole(10, 30), "top": 2},
+                "count": {"two": whole(40, 80), "one": whole(40, 80)},
+            },
+        ),
+        ({"size": {"large": whole(20, 40), "small": whole(3, 9)}},),
+    ]
+
+
+@function(
+    "best-guess",
+    inputs=_counts,
+    mistakes={
+        "You average over the kinds as if all were equally frequent. Count the "
+        "questions: a kind that is asked more often weighs more.": (
+            lambda counts: (
+                sum(max(a.values()) / sum(a.values()) for a in counts.values())
+                / len(counts)
+            )
+        ),
+        "That is one answer for all questions. Who knows the kind gives each kind its "
+        "own most frequent one.": (
+            lambda counts: (
+                max(n for a in counts.values() for n in a.values())
+                / sum(n for a in counts.values() for n in a.values())
+            )
+        ),
+        "One over the number of answers is right where all are equally frequent. Who "
+        "has seen the counts names the most frequent one.": (
+            lambda counts: (
+                sum(sum(a.values()) / len(a) for a in counts.values())
+                / sum(n for a in counts.values() for n in a.values())
+            )
+        ),
+        "That is a number of questions; a share of all of them is asked for.": (
+            lambda counts: sum(max(a.values()) for a in counts.values())
+        ),
+    },
+)
+def best_guess(counts: dict[str, dict[str, int]]) -> float:
+    right = sum(max(answers.values()) for answers in counts.values())
+    return right / sum(n for answers in counts.values() for n in answers.values())
+
+
+def _estimate(
+    own: Tensor, other: Tensor, sigma: float, noise: float, least: float = 0.0
+) -> Tensor:
+    v = sigma**2 / len(own)
+    difference = other.mean() - own.mean()
+    apart2 = (difference**2 - noise * v).clamp(min=least)
+    return own.mean() + v / (2 * v + apart2) * difference
+
+
+@function(
+    "share-from-data",
+    inputs=lambda: [
+        (torch.randn(n), apart + torch.randn(n), sigma)
+        for n, apart, sigma in (
+            (4, 3.0, real(0.6, 0.9)),
+            (9, -2.0, real(1.2, 1.6)),
+            (25, 1.5, real(1.2, 1.6)),
+            (16, 0.0, real(2.5, 3.5)),  # closer than the wobble: pool
+            (3, 8.0, real(0.6, 0.9)),
+        )
+    ],
+    tolerance=1e-3,
+    mistakes={
+        "Both means wobble, so the squared difference is too large by 2σ²/n, not by "
+        "σ²/n.": lambda own, other, sigma: _estimate(own, other, sigma, 1),
+        "You take the squared difference of the means for δ². It holds the wobble of "
+        "both means as well: take 2σ²/n away.": (
+            lambda own, other, sigma: _estimate(own, other, sigma, 0)
+        ),
+        "Where the means are closer than they wobble, your δ² is negative. Set it to "
+        "zero there.": lambda own, other, sigma: _estimate(
+            own, other, sigma, 2, -float("inf")
+        ),
+        "That is the pooled mean, whatever the samples say.": (
+            lambda own, other, sigma: (own.mean() + other.mean()) / 2
+        ),
+        "The shares have changed places: α belongs to the other mean.": (
+            lambda own, other, sigma: (
+                own.mean() + other.mean() - _estimate(own, other, sigma, 2)
+            )
+        ),
+    },
+)
+def estimate(own: Tensor, other: Tensor, sigma: float) -> Tensor:
+    return _estimate(own, other, sigma, 2)
