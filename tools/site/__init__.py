@@ -99,6 +99,7 @@ def accessible(body: str) -> str:
     """The HTML of a page with names that fit what is seen, no header cell without
     words, and parameters as the list that they are."""
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')  # of a list
     body = re.sub(r"<th[^>]*>(?:<p></p>)?</th>", "<td></td>", body)
     return _PARAMETERS.sub(
         lambda match: re.sub(
