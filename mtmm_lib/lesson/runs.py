@@ -171,8 +171,9 @@ def draw(runs: Sequence[Run], x: str, y: str) -> Figure:
                 continue
             axes.plot(range(1, len(finite) + 1), finite, ls=lines[name], **look)
             end = (len(finite), finite[-1])
+            first = name == next(iter(run.curves))  # one number says whose they are
             axes.annotate(
-                f"{run.number}" + " ×" * (run.end == DIVERGED),
+                f"{run.number}" * first + " ×" * (run.end == DIVERGED),
                 end,
                 xytext=(4, 0),
                 textcoords="offset points",
