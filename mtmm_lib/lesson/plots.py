@@ -58,6 +58,17 @@ LOOKS: dict[str, dict[str, str]] = {
         "with parity and size": _SKY,
         "with rate": _VERMILION,
     },
+    # The first five stand where they stand among "sharing", for their markers.
+    "relations": {
+        "alone": _SLATE,
+        "graph": _VERMILION,
+        "soft sharing": _INDIGO,
+        "ridge": _TAN,
+        "pooled": _BLACK,
+        "tether and ridge": _SKY,
+        "trace norm": _VIOLET,
+        "joint sparsity": _RED,
+    },
     "weights": {
         "equal weights": _SLATE,
         "tuned weights": _BLACK,

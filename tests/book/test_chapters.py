@@ -20,7 +20,6 @@ FIRST_EDITION = {
     "warm-up",
     "everything-is-a-mapping",
     "the-twelve-steps",
-    "soft-parameter-sharing",
     "sharing-features",
     "adding-up-losses",
     "when-gradients-disagree",

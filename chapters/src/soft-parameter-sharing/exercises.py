@@ -7,32 +7,82 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import function, lines, real, whole
+from mtmm_lib.lesson.exercises import function, lines, real, whole, with_gradient
+
+lines(
+    "tether-by-hand",
+    {
+        "even evidence, λ = 3: the doctor who said 0": 3,
+        "even evidence, λ = 3: the doctor who said 8": 5,
+        "even evidence, λ without end: all of them": 4,
+        "evidence 2, 1 and 1, λ without end: all of them": 3,
+    },
+    others=(0, 1, 2, 3, 4, 5, 6, 8, 8 / 3),
+    mistakes={
+        "“{line}”: that divides the opinion itself, as a pull to zero does. Divide its "
+        "deviation from the mean 4.": lambda line, given, right: (
+            "doctor" in line and given in (0, 2)
+        ),
+        "“{line}”: the deviation is divided by 1 + λ = 4, and then the mean 4 is still "
+        "to be added.": lambda line, given, right: "doctor" in line,
+        "“{line}”: as if four patients were asked, two of whom say 0.": (
+            lambda line, given, right: "2, 1 and 1" in line
+        ),
+        "“{line}”: with even evidence the mean of the opinions stays where it is.": (
+            lambda line, given, right: True
+        ),
+    },
+)
 
 lines(
     "tether-limits",
     {
-        "the solution at λ = 0": "separate",
-        "the solution as λ grows without limit": "pooled",
-        "the solution at the best λ, tasks related, labels noisy": "between",
-        "the best λ, with four times the samples": "down",
+        "the solution at the best λ, tasks alike, labels noisy": "between",
+        "the solution at the best λ, labels without noise": "separate",
+        "the best λ, with four times the labels": "down",
         "the best λ, with noisier labels": "up",
-        "the best λ (white inputs, same ρ), with twice as many tasks": "stays",
+        "the best λ, with tasks that are less alike": "down",
+        "the best λ (same ρ, length one), with twice as many tasks": "stays",
     },
     words=("separate", "pooled", "between", "up", "down", "stays"),
     mistakes={
         "Look again at “{line}”. The bottom of the valley lies at neither end, unless "
-        "tasks are equal or noise is absent.": (
-            lambda line, given, right: line.startswith("the solution at the best")
+        "tasks are equal or labels clean.": (
+            lambda line, given, right: right == "between"
         ),
-        "Look again at “{line}”. Without a spring nobody is held; by an endless one "
-        "everybody is held in one place.": (
-            lambda line, given, right: line.startswith("the solution")
-        ),
+        "Look again at “{line}”. Without noise there is nothing to shrink away: λ* is "
+        "zero.": lambda line, given, right: right == "separate",
         "Look again at “{line}”. Noise and signal of the deviations carry the same "
-        "factor (T − 1)/T. What is left?": lambda line, given, right: "tasks" in line,
+        "factor (T − 1)/T. What is left?": lambda line, given, right: "twice" in line,
         "Look again at “{line}”. The best strength is v over 1 − ρ, with v = σ²D/n: "
-        "what happens to v?": lambda line, given, right: True,
+        "what happens to the two?": lambda line, given, right: True,
+    },
+)
+
+lines(
+    "when-it-hurts",
+    {
+        "alone, pooled or tether, at ρ = 1": "pooled",
+        "alone, pooled or tether, at ρ = 0.75": "tether",
+        "alone, pooled or tether, at ρ = −1": "tether",
+        "tether or ridge, at ρ = 0.95": "tether",
+        "tether or ridge, at ρ = 0": "ridge",
+        "ridge or both, at ρ = 0.75": "both",
+    },
+    words=("alone", "pooled", "tether", "ridge", "both"),
+    mistakes={
+        "“{line}”: equal rules are one rule. Any room between them costs a little.": (
+            lambda line, given, right: right == "pooled"
+        ),
+        "“{line}”: among strangers the tether only shortens, and the ridge does that "
+        "better.": lambda line, given, right: right == "ridge",
+        "“{line}”: where rules are alike there is something to learn from the other "
+        "task, and a ridge alone cannot.": lambda line, given, right: (
+            right == "both" or "0.95" in line
+        ),
+        "“{line}”: on average a tether of a chosen strength beat both ends.": (
+            lambda line, given, right: True
+        ),
     },
 )
 
@@ -67,15 +117,17 @@ def _solution(
 @function(
     "solve-tethered",
     inputs=_problems,
-    differs="These weights do not solve the equations. For one task they read S w + λ "
-    "(w − mean) = b: which multiples of w of this task, and of the others, stand on "
-    "the left?",
+    differs="These rules do not solve the equations. For one task they read S θ + λ (θ "
+    "− mean) = b: which multiples of θ of this task, and of the others, stand on the "
+    "left?",
     mistakes={
         "That pulls every task to zero. The tether pulls to their mean.": (
             lambda xs, ys, strength: _solution(xs, ys, strength, springs=torch.eye)
         ),
-        "Your springs run between the tasks, T times as strong together as those to "
-        "the mean.": lambda xs, ys, strength: tethered(xs, ys, strength * len(xs)),
+        "Your tether runs between all pairs of tasks, T times as strong together as to "
+        "the mean.": lambda xs, ys, strength: tethered_rules(
+            xs, ys, strength * len(xs)
+        ),
         "Each task's loss is a mean: divide its products by its own number of "
         "samples.": lambda xs, ys, strength: _solution(
             xs, ys, strength, over=lambda x: 1
@@ -84,12 +136,12 @@ def _solution(
         "own.": lambda xs, ys, strength: _solution(
             xs, ys, strength, over=lambda x: sum(map(len, xs))
         ),
-        "The sign: a spring that pushes the tasks apart.": (
-            lambda xs, ys, strength: tethered(xs, ys, -strength)
+        "The sign: a tether that pushes the tasks apart.": (
+            lambda xs, ys, strength: tethered_rules(xs, ys, -strength)
         ),
     },
 )
-def tethered(xs: list[Tensor], ys: list[Tensor], strength: float) -> Tensor:
+def tethered_rules(xs: list[Tensor], ys: list[Tensor], strength: float) -> Tensor:
     return _solution(xs, ys, strength)
 
 
@@ -104,111 +156,165 @@ def tethered(xs: list[Tensor], ys: list[Tensor], strength: float) -> Tensor:
         for tasks, dim in ((2, 5), (3, 4), (6, 9), (5, 2))
     ],
     differs="With noise = {noise} and samples = {samples} it should be {expected}, but "
-    "yours is {yours}. Signal is the mean squared distance of the true weights from "
+    "yours is {yours}. Signal is the mean squared distance of the true rules from "
     "their own mean.",
     mistakes={
         "Part of the noise is in the mean: v (T − 1)/T is left for the deviations.": (
-            lambda w, noise, samples: (
-                best_strength(w, noise, samples) * len(w) / (len(w) - 1)
+            lambda rules, noise, samples: (
+                best_strength(rules, noise, samples) * len(rules) / (len(rules) - 1)
             )
         ),
         "The noise is a standard deviation; v holds its square.": (
-            lambda w, noise, samples: best_strength(w, noise**0.5, samples)
+            lambda rules, noise, samples: best_strength(rules, noise**0.5, samples)
         ),
-        "The spread is a mean over tasks; you added them up.": (
-            lambda w, noise, samples: best_strength(w, noise, samples) / len(w)
+        "The signal is a mean over tasks; you added them up.": (
+            lambda rules, noise, samples: (
+                best_strength(rules, noise, samples) / len(rules)
+            )
         ),
-        "The spread is a squared distance, a sum over dimensions; you took their "
-        "mean.": lambda w, noise, samples: (
-            best_strength(w, noise, samples) * w.shape[1]
+        "The signal is a squared distance, a sum over the numbers of a rule; you took "
+        "their mean.": lambda rules, noise, samples: (
+            best_strength(rules, noise, samples) * rules.shape[1]
         ),
-        "Signal is how far the weights are from their own mean, not from zero.": (
-            lambda w, noise, samples: (
-                best_strength(w, noise, samples)
-                * (w - w.mean(0)).square().sum()
-                / w.square().sum()
+        "Signal is how far the rules are from their own mean, not from zero.": (
+            lambda rules, noise, samples: (
+                best_strength(rules, noise, samples)
+                * (rules - rules.mean(0)).square().sum()
+                / rules.square().sum()
             )
         ),
         "Noise over signal, not signal over noise: a strong tether is for noisy "
-        "tasks.": lambda w, noise, samples: 1 / best_strength(w, noise, samples),
+        "tasks.": lambda rules, noise, samples: (
+            1 / best_strength(rules, noise, samples)
+        ),
     },
 )
-def best_strength(w: Tensor, noise: float, samples: int) -> Tensor:
-    tasks, dim = w.shape
-    spread = (w - w.mean(0)).square().sum(1).mean()
-    return noise**2 * dim / samples * (tasks - 1) / tasks / spread
+def best_strength(rules: Tensor, noise: float, samples: int) -> Tensor:
+    tasks, dim = rules.shape
+    signal = (rules - rules.mean(0)).square().sum(1).mean()
+    return noise**2 * dim / samples * (tasks - 1) / tasks / signal
 
 
-def _spectra() -> list[tuple[Tensor, float]]:
-    """Thresholds among the singular values, below all of them and above all."""
-    cases = []
-    for shape, share in (((4, 6), 0.3), ((5, 3), 0.6), ((3, 4), -0.2), ((2, 2), 1.2)):
-        w = torch.randn(shape)
-        s = torch.linalg.svdvals(w)
-        cases.append((w, max(float(share * s[0] + (1 - share) * s[-1]), 0.05)))
-    return cases
-
-
-def _with_values(w: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    u, s, vt = torch.linalg.svd(w, full_matrices=False)
-    return u * change(s) @ vt
+def _kept(rho: float, v: float) -> float:
+    """The error with tether and ridge at their best, where no tether is negative."""
+    signals = ((1 + rho) / 2, (1 - rho) / 2)
+    return sum(v / 2 * signal / (v / 2 + signal) for signal in signals)
 
 
 @function(
-    "soft-threshold",
-    inputs=_spectra,
-    differs="Take w apart by torch.linalg.svd, change the singular values only, and "
-    "put it together again.",
+    "what-was-shared",
+    inputs=lambda: [
+        (real(0.3, 0.9), real(0.1, 0.6)),
+        (real(0.3, 0.9), real(1, 3)),
+        (1.0, real(0.2, 0.8)),
+        (0.95, 0.4),
+        (0.0, real(0.2, 0.8)),
+        (real(-0.9, -0.3), real(0.2, 0.8)),
+        (-1.0, 0.4),
+    ],
     mistakes={
-        "A singular value cannot be negative: those below the threshold become zero.": (
-            lambda w, threshold: _with_values(w, lambda s: s - threshold)
+        "Below ρ = 0 the best tether is none, so that nothing was shared: 0.": (
+            lambda rho, v: v / (1 + v) - _kept(rho, v)
         ),
-        "The singular values that stay lose the threshold, too.": (
-            lambda w, threshold: _with_values(w, lambda s: s * (s > threshold))
+        "That is the error with both. Asked for is how much less it is than the "
+        "ridge's.": lambda rho, v: _kept(max(rho, 0), v),
+        "You compare with working alone. The control is the ridge, v/(1 + v).": (
+            lambda rho, v: v - _kept(max(rho, 0), v)
         ),
-        "You keep what lies below the threshold. Large values are the signal.": (
-            lambda w, threshold: _with_values(w, lambda s: s.clamp(max=threshold))
+        "Each of the two parts has half of the noise, v/2.": lambda rho, v: (
+            0.0
+            if rho <= 0
+            else v / (1 + v)
+            - sum(v * b / (v + b) for b in ((1 + rho) / 2, (1 - rho) / 2))
         ),
-        "That multiplies the singular values, as the tether does. The trace norm takes "
-        "the same from each of them.": (
-            lambda w, threshold: _with_values(w, lambda s: s / (1 + threshold))
+        "The sign: what the ridge costs, less what both cost.": (
+            lambda rho, v: -shared(rho, v)
         ),
-        "That shrinks the entries of the matrix; it is its singular values that "
-        "shrink.": lambda w, threshold: w.sign() * (w.abs() - threshold).clamp(min=0),
     },
 )
-def shrink(w: Tensor, threshold: float) -> Tensor:
-    return _with_values(w, lambda s: (s - threshold).clamp(min=0))
+def shared(rho: float, v: float) -> float:
+    return 0.0 if rho <= 0 else v / (1 + v) - _kept(rho, v)
 
 
-def _graphs() -> list[tuple[Tensor]]:
-    cases = []
-    for tasks in (3, 5, 2):
-        a = torch.randn(tasks, tasks)
-        cases.append((a + a.T,))
-    return cases
+def _trunks() -> list[tuple[list[list[Tensor]], float]]:
+    shapes = [(3, 4), (3,), (2, 3)]
+    return [
+        ([[torch.randn(shape) for shape in shapes] for _ in range(tasks)], real(0.2, 3))
+        for tasks in (2, 3, 5)
+    ]
+
+
+def _with_slope(
+    answer: Callable[..., Tensor], trunks: list[list[Tensor]], strength: float
+) -> dict[str, Tensor]:
+    """The value, and its gradient for the first trunk's first parameter."""
+    return with_gradient(of=0)(
+        lambda first: answer([[first, *trunks[0][1:]], *trunks[1:]], strength),
+        trunks[0][0],
+    )
+
+
+def _charged(trunks: list[list[Tensor]], of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The sum over parameters of a function of the trunks' tensors in a stack."""
+    rows = zip(*trunks, strict=True)
+    return torch.stack([of(torch.stack(row)) for row in rows]).sum()
 
 
 @function(
-    "graph-tether",
-    inputs=_graphs,
-    differs="Multiply ‖w_s − w_t‖² out and collect what belongs to each product of two "
-    "weights.",
+    "tether-trunks",
+    inputs=_trunks,
+    call=_with_slope,
+    differs="The penalty or its gradient differs. Take one parameter of all trunks, "
+    "their mean, and the squared distances from it; then add up over parameters.",
     mistakes={
-        "What stands on the diagonal of a is a spring from a task to itself.": (
-            lambda a: laplacian(a) + a.diag().diag(),
-            lambda a: laplacian(a) - a.diag().diag(),
+        "Where is the gradient? Training has to move the trunks.": (
+            lambda trunks, strength: penalty(trunks, strength).detach()
         ),
-        "Each pair is counted once: s < t on the left-hand side.": (
-            lambda a: 2 * laplacian(a)
+        "Squared distances are added up here, not averaged.": (
+            lambda trunks, strength: (
+                strength * _charged(trunks, lambda p: (p - p.mean(0)).square().mean())
+            )
         ),
-        "Look at the sign: a spring rewards tasks that agree, −2 a w·w′.": (
-            lambda a: 2 * laplacian(a).diag().diag() - laplacian(a)
+        "The mean is over trunks, for each parameter by itself.": (
+            lambda trunks, strength: (
+                strength * _charged(trunks, lambda p: (p - p.mean()).square().sum())
+            )
         ),
-        "Every spring at task s also adds to the square of w of s itself: the "
-        "diagonal.": lambda a: a.diag().diag() - a,
+        "That pulls to zero: it is weight decay.": lambda trunks, strength: (
+            strength * _charged(trunks, lambda p: p.square().sum())
+        ),
+        "The distances are squared, not absolute.": lambda trunks, strength: (
+            strength * _charged(trunks, lambda p: (p - p.mean(0)).abs().sum())
+        ),
+        "Where is the strength?": lambda trunks, strength: penalty(trunks, 1.0),
     },
 )
-def laplacian(a: Tensor) -> Tensor:
-    off = a - a.diag().diag()
-    return off.sum(1).diag() - off
+def penalty(trunks: list[list[Tensor]], strength: float) -> Tensor:
+    return strength * _charged(trunks, lambda p: (p - p.mean(0)).square().sum())
+
+
+@function(
+    "one-way",
+    inputs=lambda: [
+        (torch.randn(n, dim), torch.randn(n), torch.randn(dim), real(0.3, 2))
+        for n, dim in ((9, 3), (4, 6), (30, 2))
+    ],
+    differs="At the minimum S θ + λ (θ − a) = Xᵀy/n. Which part belongs on the right?",
+    mistakes={
+        "That pulls to zero. The anchor is missing on the right-hand side.": (
+            lambda x, y, anchor, strength: anchored(x, y, 0 * anchor, strength)
+        ),
+        "The squared error is a mean: divide by the number of samples.": (
+            lambda x, y, anchor, strength: anchored(x, y, anchor, strength / len(x))
+        ),
+        "On the right the anchor comes times λ, as on the left.": (
+            lambda x, y, anchor, strength: anchored(x, y, anchor / strength, strength)
+        ),
+        "The sign: a spring that pushes away from the anchor.": (
+            lambda x, y, anchor, strength: anchored(x, y, -anchor, strength)
+        ),
+    },
+)
+def anchored(x: Tensor, y: Tensor, anchor: Tensor, strength: float) -> Tensor:
+    S = x.T @ x / len(x) + strength * torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.linalg.solve(S, x.T @ y / len(x) + strength * anchor)
