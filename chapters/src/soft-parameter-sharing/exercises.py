@@ -64,7 +64,7 @@ lines(
     {
         "alone, pooled or tether, at ρ = 1": "pooled",
         "alone, pooled or tether, at ρ = 0.75": "tether",
-        "alone, pooled or tether, at ρ = −1": "tether",
+        "alone, pooled or tether, at ρ = 0": "tether",
         "tether or ridge, at ρ = 0.95": "tether",
         "tether or ridge, at ρ = 0": "ridge",
         "ridge or both, at ρ = 0.75": "both",
