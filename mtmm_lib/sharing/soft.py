@@ -18,12 +18,13 @@ def tether(theta: Tensor) -> Tensor:
     r"""How far the tasks are from their mean:
     $\sum_t\lVert\theta_t-\bar\theta\rVert^2$.
 
-    The regulariser of Evgeniou & Pontil (2004). Duong et al. (2015) tether two parsers
-    to each other instead; for T tasks the two are the same up to a constant,
+    The part of the regulariser of Evgeniou & Pontil (2004) that couples the tasks;
+    theirs charges the mean as well, which makes it a tether with a ridge. Between all
+    pairs of T tasks instead of to the mean it is the same up to a constant,
     $\sum_{s<t}\lVert\theta_s-\theta_t\rVert^2 =
     T\sum_t\lVert\theta_t-\bar\theta\rVert^2$. The gradient is $2L\theta$ with $L = I -
     \frac{1}{T}11^\top$, the Laplacian of the graph in which all tasks are joined with
-    weight 1/T.
+    weight 1/T. Duong et al. (2015) tie one way: the source's parameters stand still.
 
     Shapes: `[T, n]`, one row per task → scalar.
     """
@@ -31,7 +32,7 @@ def tether(theta: Tensor) -> Tensor:
 
 
 def trace_norm(theta: Tensor) -> Tensor:
-    r"""The sum of the singular values, $\lVert\Theta\rVert_* = \sum_i\sigma_i$, which
+    r"""The sum of the singular values, $\lVert\Theta\rVert_* = \sum_i s_i$, which
     favours a low rank.
 
     With $\Theta = U\Sigma V^\top$ the gradient is $UV^\top$. Where singular values are
