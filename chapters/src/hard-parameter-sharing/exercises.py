@@ -93,14 +93,10 @@ def _tasks(
     rounded: Callable[[float], float] = ceil,
     trunk: Callable[[int, int], int] = lambda D, k: k * (D - k),
     own: int = 1,
-    least: int = 1,
 ) -> float:
     """The reference; a mistake has another of the last arguments: how the number is
-    rounded, what the trunk costs, whether tasks pay for numbers of their own, whether
-    there are at least k of them."""
-    if r * D <= k:
-        return inf
-    return max(least * k, rounded(trunk(D, k) / (r * D - own * k)))
+    rounded, what the trunk costs, whether tasks pay for numbers of their own."""
+    return rounded(trunk(D, k) / (r * D - own * k)) if r * D > k else inf
 
 
 @function(
@@ -111,7 +107,6 @@ def _tasks(
         (whole(20, 60), whole(6, 9), real(0.5, 0.9)),
         (20, 3, 0.21),
         (40, 8, 1.0),  # 8 tasks, and nothing to round
-        (whole(30, 40), whole(4, 6), 1.2),  # fewer than k by the formula
         (20, 5, 0.25),  # k = rD
         (20, 5, 0.1),
         (30, 7, 0.9),
@@ -124,8 +119,10 @@ def _tasks(
         "Right, unless it comes out whole: then no further task is needed.": (
             lambda D, k, r: _tasks(D, k, r, rounded=lambda T: int(T) + 1)
         ),
-        "You forgot that k² of the numbers do not count: Φ Q with Q⁻¹ a is the same "
-        "matrix.": lambda D, k, r: _tasks(D, k, r, trunk=lambda D, k: k * D),
+        "You forgot that k² of the numbers do not count: what the trunk stretches and "
+        "mixes, the heads can undo.": lambda D, k, r: _tasks(
+            D, k, r, trunk=lambda D, k: k * D
+        ),
         "Everybody also pays for their own k numbers, however many tasks there are.": (
             lambda D, k, r: _tasks(D, k, r, own=0)
         ),
@@ -135,8 +132,6 @@ def _tasks(
             lambda D, k, r: inf if r * D == k else ceil(k * (D - k) / (r * D - k)),
             lambda D, k, r: _tasks(D, k, r) if r * D > k else 0,
         ),
-        "Fewer than k tasks? There the trunk forbids nothing and the formula does not "
-        "hold: answer at least k.": lambda D, k, r: _tasks(D, k, r, least=0),
     },
 )
 def tasks_needed(D: int, k: int, r: float) -> float:
@@ -179,10 +174,10 @@ lines(
     {
         "it only brought labels on more clips": "same clips",
         "it only changed what stands in the batches": "same batches",
-        "two losses on the same answers would have done as well": "copies",
+        "it would have helped just as much with slips in common": "same slips",
         "the harm only came from too little room": "wide",
     },
-    words=("same batches", "same clips", "copies", "wide"),
+    words=("same batches", "same clips", "same slips", "wide"),
     mistakes={
         "“{line}”: with the second loss at zero the batches are the same, and the "
         "trunk hears nothing of the second task.": lambda line, given, right: (
@@ -191,8 +186,8 @@ lines(
         "“{line}”: take away the labels that only the second task has.": (
             lambda line, given, right: "labels" in line
         ),
-        "“{line}”: give the second task what the first one has, answer for answer.": (
-            lambda line, given, right: "answers" in line
+        "“{line}”: then it should help when the slips are no longer independent.": (
+            lambda line, given, right: "slips" in line
         ),
         "“{line}”: then more room should cure it.": lambda line, given, right: (
             "room" in line
