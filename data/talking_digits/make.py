@@ -1,13 +1,14 @@
 r"""Makes `talking_digits.npz`: the words "zero" to "nine", spoken by espeak-ng, as
-8-bit log-mel pictures.
+8-bit log-mel pictures; and `aloud.npz`: six of them to listen to.
 
-    python data/talking_digits/make.py            # writes the file beside this script
-    (about a minute) python data/talking_digits/make.py --check    # makes everything
-    again and compares it with the file
+    # writes both files beside this script, about a minute
+    python data/talking_digits/make.py
+    # makes everything again and compares it with the files
+    python data/talking_digits/make.py --check
 
-The same version of espeak-ng gives the same bytes on every run; the file records that
-version with everything else that was used, under the key `recipe`. Needs the program
-`espeak-ng`.
+The same version of espeak-ng gives the same bytes on every run; the first file records
+that version with everything else that was used, under the key `recipe`. Needs the
+program `espeak-ng`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from mtmm_lib.data.sound import LogMel
+from mtmm_lib.data.talking_digits import ALOUD, NOISE, talking_digits
 
 FILE = Path(__file__).with_name("talking_digits.npz")
+HEARD = FILE.with_name("aloud.npz")
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: Accent → espeak-ng's name of it. "en-gb" would be the obvious name of the first, but
@@ -160,6 +163,45 @@ def build() -> dict[str, np.ndarray]:
     }
 
 
+def halved(wave: np.ndarray) -> np.ndarray:
+    """Float `[n]` → uint8 at half the rate. All but the loudest in a thousand samples
+    fit into 8 bits, those are cut."""
+    spectrum = np.fft.rfft(wave, 2 * (len(wave) // 2))
+    fewer = np.fft.irfft(spectrum[: len(spectrum) // 2 + 1], len(wave) // 2)
+    loud = np.quantile(np.abs(fewer), 0.999)
+    return np.rint(128 + 127 * np.clip(fewer / loud, -1, 1)).astype(np.uint8)
+
+
+def aloud(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The six samples of `ALOUD` as sounds, clean and noisy, with the sample rate.
+
+    The noise is that of the loader on the same samples: by the same random numbers,
+    in decibels, the bands of the sound are turned up and down, at half the strength.
+    An ear hears loudness: at full strength a few loud spots would drown the rest.
+    """
+    settings = dict(tasks=("digit",), modalities=("audio",), seed=0)
+    rows = list(ALOUD)
+    clean = talking_digits(**settings).test.inputs["audio"][rows].numpy()
+    noisy = talking_digits(**settings, **NOISE).test.inputs["audio"][rows].numpy()
+    levels = arrays["log_mel"].astype(np.float32) * LOG_MEL.step_db
+    decibels = 0.5 * (noisy - clean) * levels.std()
+    pictures = (levels - levels.mean()) / levels.std()
+    made: dict[str, np.ndarray] = {"sample_rate": np.array(LOG_MEL.sample_rate // 2)}
+    for i, (picture, turns) in enumerate(zip(clean, decibels, strict=True)):
+        clip = int(np.flatnonzero((pictures == picture).all((1, 2)))[0])
+        labels = [
+            int(arrays[key][clip]) for key in ("voice", "accent", "rate", "pitch")
+        ]
+        lists = (VOICES, tuple(ACCENTS), tuple(RATES), tuple(PITCHES))
+        setting = [names[k] for names, k in zip(lists, labels, strict=True)]
+        wave = speak(*setting, WORDS[arrays["digit"][clip]])
+        length = (FRAMES - 1) * LOG_MEL.hop + LOG_MEL.window
+        hiss = np.random.default_rng(i).standard_normal(length)
+        made[f"clean {i}"] = halved(wave / 2.0**15)
+        made[f"noisy {i}"] = halved(LOG_MEL.turned(wave, turns, hiss))
+    return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,17 +211,27 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     arrays = build()
-    if arguments.check:
-        with np.load(FILE) as stored:
-            different = [
-                key for key in arrays if not np.array_equal(arrays[key], stored[key])
+    if not arguments.check:
+        np.savez_compressed(FILE, **arrays)
+        print(
+            f"{FILE.name}: {len(arrays['log_mel'])} of {len(combinations())} clips, "
+            f"{FILE.stat().st_size} bytes"
+        )
+    # the loader reads the file that stands there by now
+    heard = aloud(arrays)
+    if not arguments.check:
+        np.savez_compressed(HEARD, **heard)
+        print(f"{HEARD.name}: {HEARD.stat().st_size} bytes")
+        return
+    different = []
+    for file, made in ((FILE, arrays), (HEARD, heard)):
+        with np.load(file) as stored:
+            different += [
+                f"{key} of {file.name}"
+                for key in made
+                if not np.array_equal(made[key], stored[key])
             ]
-        raise SystemExit(f"these arrays differ: {different}" if different else 0)
-    np.savez_compressed(FILE, **arrays)
-    print(
-        f"{FILE.name}: {len(arrays['log_mel'])} of {len(combinations())} clips, "
-        f"{FILE.stat().st_size} bytes"
-    )
+    raise SystemExit(f"these arrays differ: {different}" if different else 0)
 
 
 if __name__ == "__main__":

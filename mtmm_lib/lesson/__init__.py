@@ -1,5 +1,5 @@
 """What a notebook needs around the code: `start`, `diagram`, `explore`, `play`,
-`guess`, `measured`, `check`, `quiz`, `source`, `footer` and plots."""
+`listen`, `guess`, `measured`, `check`, `quiz`, `source`, `footer` and plots."""
 
 from mtmm_lib.lesson.checking import check
 from mtmm_lib.lesson.claims import ClaimError, claim, finding, measured
@@ -7,6 +7,7 @@ from mtmm_lib.lesson.code import source
 from mtmm_lib.lesson.diagram import diagram
 from mtmm_lib.lesson.explorer import explore
 from mtmm_lib.lesson.guesses import guess
+from mtmm_lib.lesson.listening import listen
 from mtmm_lib.lesson.overview import overview
 from mtmm_lib.lesson.page import records
 from mtmm_lib.lesson.parts import Flow, Part
@@ -37,6 +38,7 @@ __all__ = [
     "footer",
     "forget_progress",
     "guess",
+    "listen",
     "look",
     "measured",
     "play",

@@ -2,9 +2,11 @@
 its recipe makes."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
+import wave
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from sklearn.datasets import load_digits
 from mtmm_lib.data import Splits, talking_digits
 from mtmm_lib.data.files import data_file
 from mtmm_lib.data.talking_digits import (
+    ALOUD,
     CLASSES,
     MODALITIES,
     TASKS,
     TEXT_LENGTH,
     VOCABULARY,
+    aloud,
 )
 from mtmm_lib.data.text import decode
 
@@ -385,6 +389,38 @@ def test_the_recipe_makes_the_same_bytes(make, stored):
     pictures, frames = make.clips(which)
     assert pictures.tobytes() == stored["log_mel"][some].tobytes()
     assert (frames == stored["frames"][some]).all()
+
+
+def test_six_sounds_are_those_of_six_samples(make):
+    """Each clean sound has the log-mel of its sample, up to the frequencies that it
+    holds; in a noisy one that is blurred and not gone."""
+    front, sounds = make.LOG_MEL, aloud()
+    assert [*sounds] == ["clean", "noisy"]
+    files = [*sounds["clean"], *sounds["noisy"]]
+    assert len(files) == 12 and sum(map(len, files)) < 150_000
+    pictures = talking_digits(seed=0).test.inputs["audio"][list(ALOUD)].numpy()
+    held = front.bank @ np.fft.rfftfreq(front.fft, 1 / front.sample_rate) < 5000
+    for picture, *pair in zip(pictures, sounds["clean"], sounds["noisy"], strict=True):
+        alike = []
+        for file in pair:
+            with wave.open(io.BytesIO(file)) as opened:
+                assert 2 * opened.getframerate() == front.sample_rate
+                samples = np.frombuffer(opened.readframes(20_000), np.uint8)
+            spectrum = np.fft.rfft(100 * (samples - 128.0))
+            levels = front(np.fft.irfft(spectrum, 2 * len(samples)))[:32, held]
+            rows = picture[: len(levels), held]
+            alike.append(np.corrcoef(levels.ravel(), rows.ravel())[0, 1])
+        assert alike[0] > 0.9 and 0.3 < alike[1] < alike[0]
+
+
+def test_the_recipe_makes_the_same_sounds(make, stored):
+    recipe = json.loads(stored["recipe"].item())
+    if f"espeak-ng {make.espeak_version()}" != recipe["tool"]:
+        pytest.skip(f"needs {recipe['tool']}")
+    made = make.aloud(stored)
+    with np.load(make.HEARD) as kept:
+        assert kept.files == list(made)
+        assert all(np.array_equal(kept[key], made[key]) for key in made)
 
 
 def test_importing_the_data_does_not_import_scikit_learn():
