@@ -42,7 +42,7 @@ def listen(sounds: Mapping[str, bytes], *, alt: str, caption: str = "") -> None:
             )
         name = escape(label, quote=True)
         players += (
-            f'<div><span>{name}</span><audio controls preload="none" '
+            f'<div><span>{name}</span><audio controls preload="metadata" '
             f'aria-label="{name}" src="data:audio/wav;base64,'
             f'{base64.b64encode(data).decode()}"></audio></div>'
         )

@@ -21,10 +21,10 @@ lines(
     "which-arrow",
     {
         "convolutions instead of an MLP over the pixels": "encoder",
-        "adding the features up instead of joining them end to end": "fusion",
+        "joining the features end to end instead of adding them up": "fusion",
         "a trunk of its own for every task": "sharing",
         "an eleventh digit class for 'no digit at all'": "head",
-        "counting the loss of ink ten times": "balancer",
+        "counting the loss of the rate ten times": "balancer",
     },
     words=("encoder", "fusion", "sharing", "head", "balancer"),
     mistakes={
@@ -38,6 +38,106 @@ lines(
         "strip from left to right.": lambda line, given, right: True,
     },
 )
+
+
+lines(
+    "new-numbers",
+    {
+        "the picture's feature": [2, 0],
+        "the fused vector": [3, 2],
+        "the trunk's output": [1, 1],
+        "the predictions of ink and rate": [1, 2],
+    },
+    mistakes={
+        "“{line}” is not {given}. The encoder of the picture takes the sum and the "
+        "difference of its two numbers.": (
+            lambda line, given, right: line == "the picture's feature"
+        ),
+        "“{line}”: {given} is one of the two features. Add the picture's and the "
+        "sound's.": (
+            lambda line, given, right: (
+                line == "the fused vector" and list(given) in ([2, 0], [1, 2])
+            )
+        ),
+        "“{line}”: {given} is in the wrong order. The first number is the first of z "
+        "minus the second.": (
+            lambda line, given, right: (
+                line == "the trunk's output" and list(given) == [-1, 1]
+            )
+        ),
+        "“{line}”: {given} are the predictions of the text's example. Both heads read "
+        "the trunk's new output.": (
+            lambda line, given, right: (
+                line == "the predictions of ink and rate" and list(given) == [0, 3]
+            )
+        ),
+        "“{line}” is not {given} yet. Work through the stages in their order: each one "
+        "reads what the one before it made.": lambda line, given, right: True,
+    },
+    others=([2, 0], [1, 2], [-1, 1], [0, 3], [5, 7]),
+)
+
+
+def _tiny() -> list[tuple[Tensor, ...]]:
+    """Weights, inputs and outputs in several sizes; some of what the trunk makes is
+    negative."""
+    cases = []
+    for pixels, bands, width, tasks in ((2, 2, 2, 2), (3, 2, 4, 3), (1, 5, 3, 1)):
+        sizes = ((width, pixels), (width, bands), (width, width), (tasks, width))
+        weights = [torch.randn(size) for size in sizes]
+        picture, sound = torch.randn(pixels), torch.randn(bands)
+        trunk = weights[2] @ (weights[0] @ picture + weights[1] @ sound)
+        # at least one number on either side of zero
+        weights[2][0] *= -trunk[0].sign()
+        weights[2][1] *= trunk[1].sign()
+        cases.append((picture, sound, *weights))
+    return cases
+
+
+@function(
+    "two-in-two-out",
+    inputs=_tiny,
+    differs="Not the predictions yet. Check with the numbers of the text: from (2, 1) "
+    "and (1, 3) come 0 and 3.",
+    mistakes={
+        "What the trunk makes negative has to become zero before the heads read it.": (
+            lambda picture, sound, see, hear, trunk, heads: (
+                heads @ (trunk @ (see @ picture + hear @ sound))
+            )
+        ),
+        "The ReLU belongs behind the trunk. A prediction may well be negative.": (
+            lambda picture, sound, see, hear, trunk, heads: (
+                heads @ (trunk @ (see @ picture + hear @ sound))
+            ).relu()
+        ),
+        "Only the picture gets through. The fusion adds both features up.": (
+            lambda picture, sound, see, hear, trunk, heads: (
+                heads @ (trunk @ (see @ picture)).relu()
+            )
+        ),
+        "The trunk works on the sum, once. You send each feature through it and add up "
+        "afterwards: with a ReLU that is not the same.": (
+            lambda picture, sound, see, hear, trunk, heads: (
+                heads
+                @ ((trunk @ (see @ picture)).relu() + (trunk @ (hear @ sound)).relu())
+            )
+        ),
+        "The trunk is left out: the heads read what it makes of the sum.": (
+            lambda picture, sound, see, hear, trunk, heads: (
+                heads @ (see @ picture + hear @ sound)
+            )
+        ),
+    },
+)
+def forward(
+    picture: Tensor,
+    sound: Tensor,
+    see: Tensor,
+    hear: Tensor,
+    trunk: Tensor,
+    heads: Tensor,
+) -> Tensor:
+    return heads @ (trunk @ (see @ picture + hear @ sound)).relu()
 
 
 @function(
