@@ -24,7 +24,6 @@ TOURS = (
 FIRST_EDITION = {
     "warm-up",
     "the-twelve-steps",
-    "sharing-features",
     "adding-up-losses",
     "when-gradients-disagree",
     "three-levels-of-fusion",

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from mtmm_lib.lesson.exercises import function, lines, real
+
+lines(
+    "stitch-by-hand",
+    {
+        "the feature of task 1": 1.4,
+        "the feature of task 2": 2.6,
+        "α₁₂ after the step": 0.68,
+        "α₂₁ after the step": 0.24,
+    },
+    mistakes={
+        "“{line}”: row t says how much task t reads of trunk 1 and of trunk 2.": (
+            lambda line, given, right: "feature" in line
+        ),
+        "“{line}”: the step goes against the slope. The error is negative: the entry "
+        "grows.": lambda line, given, right: isinstance(given, float) and given < 0.2,
+        "“{line}”: the slope is the error of the task that reads (the first index) "
+        "times what the trunk that it reads returned.": lambda line, given, right: True,
+    },
+    others=(2.2, -0.28, 0.32),
+)
 
 lines(
     "which-sharing",
@@ -15,72 +37,25 @@ lines(
         "a mixture of all tasks' trunks, the same for every input": "cross-stitch",
         "a mixture of common experts, chosen anew for every input": "MMoE",
         "some experts are closed to the other tasks' gates": "PLE",
-        "one trunk, of which each task turns features down": "task attention",
+        "one trunk, in which a task scales and shifts by numbers": ("told"),
+        "one trunk, turned down by what a task reads in it": "MTAN",
     },
-    words=("hard", "soft", "cross-stitch", "MMoE", "PLE", "task attention"),
+    words=("hard", "soft", "cross-stitch", "MMoE", "PLE", "told", "MTAN"),
     mistakes={
         "Look again at “{line}”. Ask first what is shared: the parameters, or what "
         "they compute?": lambda line, given, right: right in ("hard", "soft"),
         "Look again at “{line}”. A stitch is a plain number; a gate reads the input.": (
             lambda line, given, right: right in ("cross-stitch", "MMoE")
         ),
-        "Look again at “{line}”. One of the last two has walls between experts, the "
-        "other one masks and no experts at all.": lambda line, given, right: True,
-    },
-)
-
-
-def _labels() -> list[tuple[Tensor, int]]:
-    """Labels of tasks that are alike, with means; features narrower than the tasks
-    are many, as wide, and wider."""
-    return [
-        (torch.randn(n, tasks) @ torch.randn(tasks, tasks) + torch.randn(tasks), width)
-        for n, tasks, width in (
-            (30, 2, 1),
-            (40, 5, 2),
-            (50, 4, 3),
-            (9, 5, 1),
-            (20, 3, 3),
-            (20, 3, 5),
-        )
-    ]
-
-
-def _eigenvalues(y: Tensor) -> Tensor:
-    return torch.linalg.svdvals(y - y.mean(0)).square() / len(y)  # descending
-
-
-@function(
-    "narrow-feature",
-    inputs=_labels,
-    differs="For labels of shape {y.shape} and width {width} the floor is {expected}, "
-    "but yours is {yours}: the sum of the T − H smallest eigenvalues of the "
-    "covariance, divided by T.",
-    mistakes={
-        "The floor is a mean over tasks; you added them up.": (
-            lambda y, width: least_error(y, width) * y.shape[1]
+        "Look again at “{line}”. Which of them has walls between experts?": (
+            lambda line, given, right: right == "PLE"
         ),
-        "Divide by N, as the exercise asks, not by N − 1.": (
-            lambda y, width: least_error(y, width) * len(y) / (len(y) - 1)
-        ),
-        "The heads have a bias, so take the labels' means away first.": (
-            lambda y, width: torch.linalg.svdvals(y).square()[width:].sum() / y.numel()
-        ),
-        "That is what the feature holds. The floor is what it does not.": (
-            lambda y, width: _eigenvalues(y)[:width].sum() / y.shape[1]
-        ),
-        "The right number of eigenvalues, but the largest. What is left over are the "
-        "smallest.": lambda y, width: (
-            _eigenvalues(y)[: max(y.shape[1] - width, 0)].sum() / y.shape[1]
-        ),
-        "Right, unless the feature is wider than there are tasks: then nothing is left "
-        "over.": lambda y, width: (
-            _eigenvalues(y).flip(0)[: y.shape[1] - width].sum() / y.shape[1]
+        "Look again at “{line}”. A scale may be any number and is the same for all "
+        "inputs. A mask lies between 0 and 1 and reads the input.": (
+            lambda line, given, right: True
         ),
     },
 )
-def least_error(y: Tensor, width: int) -> Tensor:
-    return _eigenvalues(y)[width:].sum() / y.shape[1]
 
 
 @function(
@@ -92,35 +67,35 @@ def least_error(y: Tensor, width: int) -> Tensor:
             torch.randn(tasks, samples, dim),
             real(0.1, 1),
         )
-        for tasks, samples, dim in ((2, 5, 3), (3, 4, 6), (4, 1, 2))
+        for tasks, samples, dim in ((2, 5, 3), (3, 4, 6), (4, 1, 2), (2, 1, 1))
     ],
-    differs="The gradient at α_ts multiplies the slope of task t with what trunk s "
-    "returned, and adds up over samples and channels.",
+    differs="The slope at α_ts multiplies the slope of task t with what trunk s "
+    "returned, and adds up over samples and numbers.",
     mistakes={
         "That step climbs: gradient descent goes against the slope.": (
-            lambda alpha, x, slopes, lr: stitch_step(alpha, x, slopes, -lr)
+            lambda alpha, f, slopes, lr: stitch_step(alpha, f, slopes, -lr)
         ),
         "Rows are the tasks that read, columns the trunks that are read.": (
-            lambda alpha, x, slopes, lr: stitch_step(alpha, slopes, x, lr)
+            lambda alpha, f, slopes, lr: stitch_step(alpha, slopes, f, lr)
         ),
         "The slopes hold the mean over samples already, if there is one: add up.": (
-            lambda alpha, x, slopes, lr: stitch_step(alpha, x, slopes, lr / x.shape[1])
+            lambda alpha, f, slopes, lr: stitch_step(alpha, f, slopes, lr / f.shape[1])
         ),
-        "A stitch is one number for all channels: add up over them, too.": (
-            lambda alpha, x, slopes, lr: stitch_step(
-                alpha, x, slopes, lr / x.shape[1] / x.shape[2]
+        "A stitch is one number for the whole feature: add up over its numbers, too.": (
+            lambda alpha, f, slopes, lr: stitch_step(
+                alpha, f, slopes, lr / f.shape[1] / f.shape[2]
             )
         ),
-        "That is the gradient. Now take the step.": (
-            lambda alpha, x, slopes, lr: -stitch_step(0 * alpha, x, slopes, 1.0)
+        "That is the slope. Now take the step.": (
+            lambda alpha, f, slopes, lr: -stitch_step(0 * alpha, f, slopes, 1.0)
         ),
         "That is how far the stitches move. Where from?": (
-            lambda alpha, x, slopes, lr: stitch_step(0 * alpha, x, slopes, lr)
+            lambda alpha, f, slopes, lr: stitch_step(0 * alpha, f, slopes, lr)
         ),
     },
 )
-def stitch_step(alpha: Tensor, x: Tensor, slopes: Tensor, lr: float) -> Tensor:
-    return alpha - lr * slopes.flatten(1) @ x.flatten(1).T
+def stitch_step(alpha: Tensor, f: Tensor, slopes: Tensor, lr: float) -> Tensor:
+    return alpha - lr * slopes.flatten(1) @ f.flatten(1).T
 
 
 def _gates() -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -141,7 +116,7 @@ def _mixed(weights: Tensor, f: Tensor) -> Tensor:
 @function(
     "gates-and-experts",
     inputs=_gates,
-    differs="Each task's feature is Σ_e g_e f_e, with g a softmax over the experts it "
+    differs="Each task's feature is Σ_k π_k f_k, with π a softmax over the experts it "
     "may see.",
     mistakes={
         "All experts take part. Which may the task see?": (
@@ -165,6 +140,106 @@ def _mixed(weights: Tensor, f: Tensor) -> Tensor:
 def gated(f: Tensor, logits: Tensor, allowed: Tensor) -> Tensor:
     shown = logits.masked_fill(~allowed[:, None], -torch.inf)
     return _mixed(shown.softmax(-1), f)
+
+
+def _loud(tasks: int, experts: int) -> tuple[Tensor, ...]:
+    gates = torch.randn(tasks, experts).softmax(-1)
+    f, targets = torch.randn(experts), torch.randn(tasks)
+    return f, gates, targets, 10 ** torch.rand(tasks)
+
+
+@function(
+    "expert-slopes",
+    inputs=lambda: [
+        (
+            torch.tensor([2.0, -1.0]),
+            torch.tensor([[0.75, 0.25], [0.25, 0.75]]),
+            torch.tensor([2.0, -1.0]),
+            torch.tensor([100.0, 1.0]),
+        ),
+        *[_loud(tasks, experts) for tasks, experts in ((2, 3), (3, 2), (4, 5))],
+    ],
+    differs="For the first example of the text, at loss weights of 100 and 1, the "
+    "slopes are −56.1 and −18.2. For the input with the experts {f} yours are {yours}, "
+    "and should be {expected}.",
+    mistakes={
+        "An expert hears a task as loudly as its gate lets it in: where are the gate's "
+        "weights in your sum?": lambda f, gates, targets, weights: (
+            (weights * (gates @ f - targets)).sum() * torch.ones_like(f)
+        ),
+        "Each loss has its weight in the sum: where are the loss weights?": (
+            lambda f, gates, targets, weights: expert_slopes(
+                f, gates, targets, torch.ones_like(weights)
+            )
+        ),
+        "The error of a task is its *mixture* minus its target.": (
+            lambda f, gates, targets, weights: (
+                gates * weights[:, None] * (f - targets[:, None])
+            ).sum(0)
+        ),
+        "That is the mean over the tasks. The losses are added up.": (
+            lambda f, gates, targets, weights: (
+                expert_slopes(f, gates, targets, weights) / len(targets)
+            )
+        ),
+        "The slope of ½ (error)² is the error itself: there is no 2.": (
+            lambda f, gates, targets, weights: (
+                2 * expert_slopes(f, gates, targets, weights)
+            )
+        ),
+        "The sign: the error is the mixture minus the right answer.": (
+            lambda f, gates, targets, weights: (
+                -expert_slopes(f, gates, targets, weights)
+            )
+        ),
+    },
+)
+def expert_slopes(f: Tensor, gates: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    return (weights * (gates @ f - targets)) @ gates
+
+
+Slopes = tuple[Tensor, Tensor]
+
+
+def _scales(*, per_task: bool = True, sign: float = 1) -> Callable[..., Slopes]:
+    def answer(f: Tensor, slopes: Tensor) -> Slopes:
+        scale, shift = scale_slopes(f, slopes)
+        if not per_task:
+            scale, shift = scale.sum(0), shift.sum(0)
+        return sign * scale, sign * shift
+
+    return answer
+
+
+@function(
+    "scale-slopes",
+    inputs=lambda: [
+        (torch.randn(samples, dim), torch.randn(tasks, samples, dim))
+        for samples, dim, tasks in ((5, 3, 2), (1, 4, 3), (6, 2, 4))
+    ],
+    differs="At a scale the slope at what it makes is multiplied with what it scales, "
+    "at a shift with one; both are added up over the samples, for each task by itself.",
+    mistakes={
+        "The two slopes are exchanged: the scale multiplies f, the shift does not.": (
+            lambda f, slopes: scale_slopes(f, slopes)[::-1]
+        ),
+        "Each task has its own scale and shift: do not add up over the tasks.": (
+            _scales(per_task=False)
+        ),
+        "The slopes hold the mean over samples already, if there is one: add up.": (
+            lambda f, slopes: ((slopes * f).mean(1), slopes.mean(1))
+        ),
+        "Each number of the feature has its own scale: do not add up over them.": (
+            lambda f, slopes: ((slopes * f).sum((1, 2)), slopes.sum((1, 2)))
+        ),
+        "All samples share a task's scale: add up over them.": (
+            lambda f, slopes: (slopes * f, slopes)
+        ),
+        "Asked for are the slopes, not the steps: no minus.": _scales(sign=-1),
+    },
+)
+def scale_slopes(f: Tensor, slopes: Tensor) -> Slopes:
+    return (slopes * f).sum(1), slopes.sum(1)
 
 
 def _levels() -> list[tuple[Tensor, Tensor, int]]:
