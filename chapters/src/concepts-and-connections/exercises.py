@@ -34,7 +34,7 @@ lines(
         "labelled British voices, unlabelled Scottish ones that count": (
             "domain adaptation"
         ),
-        "many voices in turn, so that two clips of a new one suffice": "meta",
+        "practise on many voices, so that two clips of a new one suffice": "meta",
         "fill in the hidden half of a picture, keep the features": "self-supervised",
     },
     words=(
@@ -64,6 +64,10 @@ lines(
         "practice on many, so as to be quick at any new one?": (
             confused("meta", "domain adaptation")
         ),
+        "Look again at “{line}”. Is what comes first a preparation for one known task, "
+        "or practice for any next one?": confused("meta", "transfer"),
+        "Look again at “{line}”. Do the earlier tasks count in the end, or are they "
+        "practice for any next one?": confused("meta", "continual"),
         "Look again at “{line}”. Who made the labels of the first stage: somebody, or "
         "nobody?": confused("transfer", "self-supervised"),
         "Look again at “{line}”. What varies here: inputs, tasks, their order, or "
@@ -94,6 +98,10 @@ lines(
         "You have the pooled mean settle halfway. It settles at the share n₂ / (n₁ + "
         "n₂) of the way, which is half only where both have as many samples.": (
             lambda n1, n2, sigma: 2 * sigma * sqrt(1 / n1 - 1 / (n1 + n2))
+        ),
+        "That is for the mean of the two means. Pooled is the mean of all n₁ + n₂ "
+        "numbers, in which the line with more of them weighs more.": (
+            lambda n1, n2, sigma: sigma * sqrt(3 / n1 - 1 / n2)
         ),
         "That is the text's formula with n₁ for n, which holds where both have as many "
         "samples.": lambda n1, n2, sigma: sigma * sqrt(2 / n1),
