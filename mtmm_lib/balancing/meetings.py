@@ -13,6 +13,14 @@ that
 
 Where a batch is smaller than a layer is wide, $D_t$ and $R D_t$ are smaller than the
 gradient, and no loss needs a product of its own with X.
+
+At the features Z `[N, i]`, which each loss reads through a linear layer of its own with
+the weights $W_t$ `[o, i]`, its gradient is $D_t W_t$, and
+
+- inner products are $\langle D_s W_s, D_t W_t\rangle = \langle D_s^\top D_t, W_s
+  W_t^\top\rangle$, of two small matrices;
+- the weighted sum is one product again, of the $w_t D_t$ side by side with the $W_t$
+  below each other.
 """
 
 from __future__ import annotations
@@ -26,16 +34,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from mtmm_lib.balancing.base import processes, sum_over_processes
-from mtmm_lib.balancing.graph import Graph, Product
+from mtmm_lib.balancing.graph import Graph, Heads, Product
 
 Level = Literal["parameters", "features"]
 
 #: Columns of the Jacobian that are multiplied at once: as many as a CPU's caches hold,
 #: or as keep a GPU busy.
 COLUMNS, COLUMNS_ON_GPU = 2**15, 2**18
+
+#: How many multiplications of matrices about as wide as high take the time of one with
+#: a matrix of T rows and many columns, which has to be copied first.
+FLAT = 4
 
 #: A smaller weight's gradients are computed sooner than anything is saved on them.
 SMALLEST = 2**14
@@ -86,6 +98,46 @@ class Meeting:
         return total.to(first.dtype)
 
 
+class Fan:
+    r"""The gradients $D_t W_t$ of losses that read the features through linear layers
+    of their own; see above.
+
+    Args:
+        heads: those layers.
+        rows: for each loss $D_t$ `[N, o]`.
+    """
+
+    def __init__(self, heads: Heads, rows: Sequence[Tensor]) -> None:
+        self.edge, self.tasks = heads.edge, len(rows)
+        # All D_t side by side `[N, S]`, all W_t below each other `[S, i]`, and whose
+        # each of the S is.
+        self.rows, self.weights = torch.cat(list(rows), 1), torch.cat(heads.weights)
+        owner = [t for t, w in enumerate(heads.weights) for _ in range(len(w))]
+        self.owner = torch.tensor(owner, device=self.rows.device)
+
+    def gramian(self) -> Tensor:
+        """The inner products, `[T, T]`."""
+        wide = _wide(self.rows.device)
+        rows, weights = self.rows.to(wide), self.weights.to(wide)
+        products = (rows.T @ rows).mul_(weights @ weights.T)
+        # Summed by owner, down and across; a product with zeros and ones would hand on
+        # what is not finite to all.
+        down = products.new_zeros(self.tasks, len(products))
+        down.index_add_(0, self.owner, products)
+        total = products.new_zeros(self.tasks, self.tasks)
+        total.index_add_(1, self.owner, down)
+        # Where D W is zero though D and W are not, rounding may leave less than that.
+        total.diagonal().clamp_(min=0)
+        return total
+
+    def weighted_sum(self, weights: Sequence[float]) -> Tensor:
+        """Of the gradients, `[N, i]`."""
+        wide = torch.promote_types(self.rows.dtype, torch.float32)
+        each = torch.tensor(weights, dtype=wide, device=self.rows.device)
+        total = (self.rows * each[self.owner]) @ self.weights.to(wide)
+        return total.to(self.rows.dtype)
+
+
 class TaskGradients:
     r"""The gradients of several losses, where they meet and where they do not.
 
@@ -126,6 +178,8 @@ class TaskGradients:
         #: The parameters that one loss alone reaches, with its gradient.
         self.own: list[tuple[Tensor, Tensor]] = []
         self.meetings: list[Meeting] = []
+        #: The meeting at the features, where linear layers fan out from there.
+        self.fan: Fan | None = None
         if level == "features":
             self._at_features(losses, parameters)
         elif level == "parameters":
@@ -205,7 +259,8 @@ class TaskGradients:
                 "the model has no cut that all tasks go through, so that there are no "
                 "features to compare gradients at; use level='parameters'"
             )
-        leaves = _leaves(losses, self.z, parameters)
+        graph = Graph.of(list(losses.values()), self.z)
+        leaves = _leaves(graph, parameters)
         around = _around(losses, self.z, leaves)
         if around:
             raise ValueError(
@@ -214,6 +269,9 @@ class TaskGradients:
                 "level='parameters' (the cut is the output of the trunk under hard "
                 "sharing and of the fusion otherwise; a compiled forward pass has none)"
             )
+        heads = graph.heads(self.z, len(losses)) if self.z.requires_grad else None
+        if heads is not None and self._fan_out(list(losses.values()), heads, leaves):
+            return
         row: list[Tensor | None] = []
         for t, loss in enumerate(losses.values()):
             mine = [p for p, reached_by in leaves.items() if reached_by >> t & 1]
@@ -228,17 +286,63 @@ class TaskGradients:
         if any(g is not None for g in row) or processes() > 1:
             self.meetings = [Meeting(self.z, row)]
 
+    def _fan_out(
+        self, losses: list[Tensor], heads: Heads, leaves: Mapping[Tensor, int]
+    ) -> bool:
+        """One pass through linear heads for all losses, if these are narrow enough for
+        it to save anything; says whether it was taken."""
+        assert self.z is not None
+        width = heads.weights[0].shape[1]
+        samples = self.z.numel() // width
+        out = sum(len(weight) for weight in heads.weights)
+        # In multiplications: Dᵀ D and W Wᵀ, against a Gramian of whole gradients.
+        whole = len(losses) ** 2 * samples * width
+        if out**2 * (samples + width) >= FLAT * whole:
+            return False
+        wanted: list[Any] = [GradientEdge(node, 0) for node in heads.nodes]
+        arrived: dict[int, Tensor] = {}
+        with ExitStack() as stack:
+            for t, node in enumerate(heads.nodes):
+                catch = functools.partial(_catch, arrived, t)
+                stack.enter_context(node.register_prehook(catch))
+            # No head gets anything from another's loss.
+            found = torch.autograd.grad(
+                losses, [*wanted, *leaves], retain_graph=True, allow_unused=True
+            )
+        rows = [arrived.get(t, found[t]) for t in range(len(losses))]
+        there = [row for row in rows if row is not None]
+        if len(there) < len(rows):
+            return False
+        self.fan = Fan(heads, there)
+        self.own += [
+            (p, g)
+            for p, g in zip(leaves, found[len(rows) :], strict=True)
+            if g is not None
+        ]
+        return True
+
     def gramian(self) -> np.ndarray:
         r"""$G_{st} = g_s^\top g_t$, float64 `[T, T]`.
 
         Raises:
             FloatingPointError: when a gradient is not finite (named: the task).
         """
+        total = self._multiplied() if self.fan is None else self.fan.gramian()
+        if self.z is not None and processes() > 1:
+            total = sum_over_processes(total)
+        total = total.tril() + total.tril(-1).T
+        gramian: np.ndarray = total.cpu().double().numpy()
+        finite = np.isfinite(np.diagonal(gramian))
+        if not finite.all():
+            wrong = [n for n, yes in zip(self.names, finite, strict=True) if not yes]
+            raise FloatingPointError(f"the gradients of tasks {wrong} are not finite")
+        return gramian
+
+    def _multiplied(self) -> Tensor:
+        """The Gramian, right on and below the diagonal at least."""
         places = self.meetings
         device = places[0].at.device if places else torch.device("cpu")
-        # In double precision, also because squares of small gradients would vanish.
-        wide = torch.float32 if device.type == "mps" else torch.float64
-        size = len(self.names)
+        wide, size = _wide(device), len(self.names)
         total = torch.zeros(size, size, dtype=wide, device=device)
         width = min(
             COLUMNS if device.type == "cpu" else COLUMNS_ON_GPU,
@@ -262,22 +366,15 @@ class TaskGradients:
                 else:
                     index = torch.tensor(list(there), device=device)
                     total[index.unsqueeze(1), index] += block @ block.T
-        if self.z is not None and processes() > 1:
-            total = sum_over_processes(total)
-        total = total.tril() + total.tril(-1).T
-        gramian: np.ndarray = total.cpu().double().numpy()
-        finite = np.isfinite(np.diagonal(gramian))
-        if not finite.all():
-            wrong = [n for n, yes in zip(self.names, finite, strict=True) if not yes]
-            raise FloatingPointError(f"the gradients of tasks {wrong} are not finite")
-        return gramian
+        return total
 
     def meeting(self) -> list[bool]:
         """Which of the losses meet others, that is, get to one of the places where
         gradients meet."""
         everywhere = [place.there() for place in self.meetings]
         found = [
-            any(t in there for there in everywhere) for t in range(len(self.names))
+            self.fan is not None or any(t in there for there in everywhere)
+            for t in range(len(self.names))
         ]
         if self.z is not None and processes() > 1:
             votes = torch.tensor(found, dtype=torch.float32, device=self.z.device)
@@ -314,10 +411,14 @@ class TaskGradients:
     def _go_on_from_features(
         self, weights: Sequence[float], unweighted: Tensor | None
     ) -> None:
-        roots: list[tuple[Tensor, Tensor | None]] = [
-            (place.at, place.weighted_sum(weights)) for place in self.meetings
+        roots = [
+            (get_gradient_edge(place.at), place.weighted_sum(weights))
+            for place in self.meetings
         ]
-        roots += [(unweighted, None)] if unweighted is not None else []
+        if self.fan is not None:
+            roots.append((self.fan.edge, self.fan.weighted_sum(weights)))
+        if unweighted is not None:
+            roots.append((get_gradient_edge(unweighted), torch.ones_like(unweighted)))
         if roots:
             torch.autograd.backward(
                 [root for root, _ in roots], [gradient for _, gradient in roots]
@@ -333,18 +434,16 @@ def go_around(
     reaches, too; all tasks where there is no cut. Arguments as for `TaskGradients`."""
     if z is None:
         return list(losses)
-    return _around(losses, z, _leaves(losses, z, parameters))
+    graph = Graph.of(list(losses.values()), z)
+    return _around(losses, z, _leaves(graph, parameters))
 
 
-def _leaves(
-    losses: Mapping[str, Tensor], z: Tensor, parameters: Sequence[Tensor] | None
-) -> dict[Tensor, int]:
+def _leaves(graph: Graph, parameters: Sequence[Tensor] | None) -> dict[Tensor, int]:
     """Parameter → the set of losses that reach it not through the cut."""
-    leaves = Graph.of(list(losses.values()), z).leaves
     if parameters is None:
-        return leaves
+        return graph.leaves
     # What else the losses reach is nobody's parameter.
-    return {p: leaves[p] for p in parameters if p in leaves}
+    return {p: graph.leaves[p] for p in parameters if p in graph.leaves}
 
 
 def _around(
@@ -385,6 +484,12 @@ def _products(graph: Graph, parameters: Iterable[Tensor]) -> dict[Tensor, Produc
         if n * (width + count * out) < (count - 1) * width * out:
             found[p] = product
     return found
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """In what inner products are computed: in double precision where there is one, also
+    because squares of small gradients would vanish."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _grad(p: Tensor) -> Tensor:

@@ -362,3 +362,196 @@ def test_the_graph_stays_for_another_pass_only_where_it_is_asked_to():
     TaskGradients(losses, None, "parameters")
     with pytest.raises(RuntimeError, match="second time"):
         losses["task0"].backward()
+
+
+class Blocked(torch.autograd.Function):
+    """What hands no gradient back."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        return None
+
+
+def heads(*widths: int, bias: bool = True) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(WIDE, width, bias=bias) for width in widths)
+
+
+def each(heads: nn.ModuleList, z: Tensor) -> list[Tensor]:
+    return [(head(z) - t).square().mean() for t, head in enumerate(heads)]
+
+
+def negative(heads: nn.ModuleList, z: Tensor) -> list[Tensor]:
+    """A hook on a prediction, such as a reversed gradient."""
+    predictions = [head(z) for head in heads]
+    predictions[1].register_hook(lambda gradient: -3 * gradient)
+    return [(p - t).square().mean() for t, p in enumerate(predictions)]
+
+
+def prediction_of_two(heads: nn.ModuleList, z: Tensor) -> list[Tensor]:
+    prediction = heads[0](z)
+    return [prediction.square().mean(), prediction.exp().mean()]
+
+
+#: Heads, losses, and whether these get to the features through a narrow linear layer
+#: each, and in no other way.
+HEADS: dict[str, tuple[nn.ModuleList, Callable, bool]] = {
+    "linear": (heads(2, 2, 2), each, True),
+    "of several widths": (heads(1, 4, 2), each, True),
+    "without a bias": (heads(2, 1, bias=False), each, True),
+    "frozen": (heads(2, 2).requires_grad_(False), each, True),
+    "and more behind them": (
+        heads(2, 2),
+        lambda heads, z: [head(z).tanh().sum(1).exp().sum() for head in heads],
+        True,
+    ),
+    "a hook on a prediction": (heads(2, 2, 2), negative, True),
+    "a part of them": (heads(2, 2), lambda heads, z: each(heads, z[:3]), False),
+    "in another shape": (
+        heads(2, 2), lambda heads, z: each(heads, z.view(B, 1, WIDE).squeeze(1)),
+        True,
+    ),
+    "too wide to gain": (heads(99, 99), each, False),
+    "read twice": (
+        heads(2, 2),
+        lambda heads, z: [loss + z.square().mean() for loss in each(heads, z)],
+        False,
+    ),
+    "squared": (heads(2, 2), lambda heads, z: each(heads, z * z), False),
+    "a multiple": (
+        heads(2, 2),
+        lambda heads, z: [
+            torch.addmm(head.bias, z, head.weight.T, alpha=3.0).exp().mean()
+            for head in heads
+        ],
+        False,
+    ),
+    "a second factor": (
+        heads(2, 2),
+        lambda heads, z: [
+            (z.new_ones(2, B) @ z).square().mean() * head.bias.sum() for head in heads
+        ],
+        False,
+    ),
+    "two layers for one loss": (
+        heads(2, 2, 2),
+        lambda heads, z: [sum(each(heads[:2], z)), each(heads[2:], z)[0]],
+        False,
+    ),
+    "one prediction for two losses": (
+        heads(2, 2).requires_grad_(False), prediction_of_two, False,
+    ),
+    "nothing comes back": (
+        heads(2, 2),
+        lambda heads, z: [*each(heads[:1], z), Blocked.apply(heads[1](z)).mean()],
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_gradients_at_the_features_against_those_taken_one_by_one(kind):
+    own, forward, fans_out = HEADS[kind]
+    torch.manual_seed(0)
+    trunk, own = square().double(), own.double()
+    x = draw(B, WIDE).double()
+
+    def at(z):
+        return dict(zip("abc", forward(own, z), strict=False))
+
+    z = trunk(x)
+    losses = at(z)
+    rows = [
+        torch.zeros_like(z) if row is None else row
+        for loss in losses.values()
+        for row in torch.autograd.grad(loss, [z], retain_graph=True, allow_unused=True)
+    ]
+    learned = [p for p in own.parameters() if p.requires_grad]
+    total = sum(w * row for w, row in zip(WEIGHTS, rows, strict=False))
+    sums = torch.autograd.grad(z, [*trunk.parameters()], total, retain_graph=True)
+    if learned:
+        sums += torch.autograd.grad(sum(losses.values()), learned, allow_unused=True)
+
+    z = trunk(x)
+    found = TaskGradients(at(z), z, "features")
+    assert (found.fan is not None) == fans_out
+    flat = torch.stack([row.flatten() for row in rows])
+    expected = (flat @ flat.T).numpy()
+    size = np.sqrt(np.diagonal(expected))
+    error = np.abs(found.gramian() - expected)
+    assert (error <= 1e-12 * np.outer(size, size)).all()
+    found.apply(WEIGHTS[: len(losses)])
+    for p, gradient in zip([*trunk.parameters(), *learned], sums, strict=True):
+        if gradient is None:
+            assert p.grad is None
+        else:
+            assert torch.allclose(p.grad, gradient, rtol=1e-10, atol=1e-13)
+
+
+def test_a_head_whose_gradient_is_not_finite_is_named_alone():
+    trunk, own = square().double(), heads(2, 2, 2).double()
+    z = trunk(draw(B, WIDE).double())
+    predictions = {name: head(z) for name, head in zip("abc", own, strict=True)}
+    losses = {name: p.square().mean() for name, p in predictions.items()}
+    # finite, but its gradient is not
+    losses["b"] = losses["b"] + 0 * (predictions["b"].sum() * 0).sqrt()
+    found = TaskGradients(losses, z, "features")
+    assert found.fan is not None
+    with pytest.raises(FloatingPointError, match=r"tasks \['b'\] are not finite"):
+        found.gramian()
+
+
+def test_a_gradient_that_cancels_out_has_no_negative_square():
+    """That of a softmax of scores that are the same function of the features is zero,
+    up to rounding."""
+    names = torch.arange(B) % 4
+    for seed in range(8):
+        torch.manual_seed(seed)
+        trunk, own = square().double(), heads(4, 4, 4).double()
+        for head in own:
+            nn.init.ones_(head.weight)
+        z = trunk(draw(B, WIDE).double())
+        losses = {
+            name: F.cross_entropy(head(z), names)
+            for name, head in zip("abc", own, strict=True)
+        }
+        found = TaskGradients(losses, z, "features")
+        assert found.fan is not None
+        squares = np.diagonal(found.gramian())
+        assert (squares >= 0).all() and (squares < 1e-12).all()
+
+
+def test_features_that_are_added_to_a_product():
+    trunk, own = nn.Linear(WIDE, 2), heads(2, 2)
+    z = trunk(draw(B, WIDE))
+    losses = {
+        name: torch.addmm(z, draw(B, 2).requires_grad_(), h.weight[:, :2]).exp().mean()
+        for name, h in zip("ab", own, strict=True)
+    }
+    found = TaskGradients(losses, z, "features")
+    assert found.fan is None and len(found.meetings) == 1
+
+
+def test_a_hook_on_the_features_sees_the_weighted_sum_once():
+    trunk, own = square().double(), heads(2, 2).double()
+    z = trunk(draw(B, WIDE).double())
+    seen = []
+    z.register_hook(seen.append)
+    losses = dict(zip("ab", each(own, z), strict=True))
+    backward(losses, z, lambda gramian: np.array([2.0, -1]), "features")
+    again = trunk(draw(B, WIDE).double())
+    first, second = each(own, again)
+    (expected,) = torch.autograd.grad(2 * first - second, again)
+    assert len(seen) == 1 and torch.allclose(seen[0], expected)
+
+
+def test_models_fan_out_from_their_trunk():
+    """The pooled vector that a model's heads read is its features in another shape."""
+    torch.manual_seed(0)
+    model, batch = model_of(MLPEncoder(9, WIDE)), data(draw(B, 9))
+    output = model(batch)
+    found = TaskGradients(model.losses(output, batch), output.shared, "features")
+    assert found.fan is not None
