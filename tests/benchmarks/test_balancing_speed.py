@@ -27,7 +27,7 @@ CLOSED = ("mean", "pcgrad", "imtl_g", "aligned_mtl", "equal_norms")
 def test_a_balanced_step(benchmark, trunk, tasks):
     taken = benchmark.pedantic(steps, (Problem(trunk, tasks, torch.device("cpu")), 25))
     benchmark.extra_info.update({way: round(ratio(taken, way), 2) for way in taken})
-    assert ratio(taken, "features") <= 1.2
+    assert ratio(taken, "features") <= 1.15
     # A backward pass through the trunk for each task takes nearly all of the time of
     # both; the rest is noise.
     theirs = min(
