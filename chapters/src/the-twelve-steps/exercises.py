@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from math import comb
+from statistics import mean
 
 import torch
 from torch import Tensor
 
-from mtmm_lib.lesson.exercises import Hint, exercise, function, lines, whole
+from mtmm_lib.lesson.exercises import Hint, exercise, function, lines, real, whole
 
 lines(
     "which-part",
@@ -82,7 +85,8 @@ def _picked(groups: Tensor, order: Tensor, count: int) -> Tensor:
 def _(split: Callable[[Tensor, int, int], Tensor]) -> None:
     """The groups held out are random, so their properties are looked at."""
     for count in (1, 2, 4):
-        groups = 3 * torch.randint(whole(6, 12), (whole(60, 90),)) + 5
+        names = torch.randperm(99)[: whole(6, 12)] - 40  # any numbers, with gaps
+        groups = names[torch.randint(len(names), (whole(60, 90),))]
         masks = []
         for seed in [*range(8)] * 2:
             mask = torch.as_tensor(split(groups.clone(), count, seed))
@@ -107,40 +111,103 @@ def _(split: Callable[[Tensor, int, int], Tensor]) -> None:
         for shape in ((5, 3), (2, 4), (6,))
     ],
     mistakes={
-        "The gradients for a and b are exchanged: a is what g lets through.": (
-            lambda dz, g, a, b: (dz * (a - b) * g * (1 - g), dz * (1 - g), dz * g)
+        "The gradients for a and b are exchanged: a is what the gate lets through.": (
+            lambda dz, gate, a, b: (
+                dz * (a - b) * gate * (1 - gate),
+                dz * (1 - gate),
+                dz * gate,
+            )
         ),
         "The gradients are those for a, b and s. First asked for is that for s.": (
-            lambda dz, g, a, b: (dz * g, dz * (1 - g), dz * (a - b) * g * (1 - g))
+            lambda dz, gate, a, b: (
+                dz * gate,
+                dz * (1 - gate),
+                dz * (a - b) * gate * (1 - gate),
+            )
         ),
-        "Your first gradient is that for g. One step further to the left stands the "
-        "sigmoid.": lambda dz, g, a, b: (dz * (a - b), dz * g, dz * (1 - g)),
+        "Your first gradient is that for the gate. One step further to the left stands "
+        "the sigmoid.": lambda dz, gate, a, b: (
+            dz * (a - b),
+            dz * gate,
+            dz * (1 - gate),
+        ),
         "The gate opens for a and closes for b at the same time: b enters the "
         "gradient for s with a minus.": (
-            lambda dz, g, a, b: (dz * a * g * (1 - g), dz * g, dz * (1 - g)),
-            lambda dz, g, a, b: (dz * (a + b) * g * (1 - g), dz * g, dz * (1 - g)),
+            lambda dz, gate, a, b: (
+                dz * a * gate * (1 - gate),
+                dz * gate,
+                dz * (1 - gate),
+            ),
+            lambda dz, gate, a, b: (
+                dz * (a + b) * gate * (1 - gate),
+                dz * gate,
+                dz * (1 - gate),
+            ),
         ),
         "The sign of the gradient for s: where a is larger than b, opening the gate "
-        "raises z.": lambda dz, g, a, b: (
-            dz * (b - a) * g * (1 - g),
-            dz * g,
-            dz * (1 - g),
+        "raises z.": lambda dz, gate, a, b: (
+            dz * (b - a) * gate * (1 - gate),
+            dz * gate,
+            dz * (1 - gate),
         ),
         "By which factors do a and b enter z? Their gradients have the same ones.": (
-            lambda dz, g, a, b: (dz * (a - b) * g * (1 - g), dz, dz)
+            lambda dz, gate, a, b: (dz * (a - b) * gate * (1 - gate), dz, dz)
         ),
         "These are the slopes of z. Each is to be multiplied by the gradient that "
-        "comes from the right, dz.": lambda dz, g, a, b: (
-            (a - b) * g * (1 - g),
-            g,
-            1 - g,
+        "comes from the right, dz.": lambda dz, gate, a, b: (
+            (a - b) * gate * (1 - gate),
+            gate,
+            1 - gate,
         ),
     },
 )
-def gate_gradient(dz: Tensor, g: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    s, a, b = (x.requires_grad_() for x in (g.logit(), a, b))
+def gate_gradient(dz: Tensor, gate: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    s, a, b = (x.requires_grad_() for x in (gate.logit(), a, b))
     z = s.sigmoid() * a + (1 - s.sigmoid()) * b
     return torch.autograd.grad(z, (s, a, b), dz)
+
+
+def _exactly(p: float, n: int, ways: Callable[[int, int], int] = comb) -> list[float]:
+    """The probabilities of 0, …, n − 1 right."""
+    return [ways(n, i) * p**i * (1 - p) ** (n - i) for i in range(n)]
+
+
+def _exceeded(at_most: Iterable[float], k: int) -> list[float]:
+    """The probabilities that the best of k has more than 0, …, n − 1 right."""
+    return [1 - F**k for F in at_most]
+
+
+@function(
+    "best-of",
+    inputs=lambda: [
+        (real(0.4, 0.95), n, k) for n, k in ((1, 1), (2, 3), (10, 2), (25, 7), (50, 30))
+    ],
+    mistakes={
+        "That is the promise of one trial. All k stay at or below i with F(i)^k.": (
+            lambda p, n, k: p
+        ),
+        "Your sum begins at i = 1. To exceed 0 counts as well.": (
+            lambda p, n, k: mean([0, *_exceeded(accumulate(_exactly(p, n)), k)[1:]])
+        ),
+        "That is how many samples are right. Asked for is the share: divide by n.": (
+            lambda p, n, k: n * promise(p, n, k)
+        ),
+        "(1 - F)^k is the probability that all k trials exceed i. One that does is "
+        "enough.": lambda p, n, k: mean(
+            [(1 - F) ** k for F in accumulate(_exactly(p, n))]
+        ),
+        "Without the factor comb(n, i) only one order of right and wrong counts.": (
+            lambda p, n, k: mean(
+                _exceeded(accumulate(_exactly(p, n, lambda n, i: 1)), k)
+            )
+        ),
+        "F(i) is the probability of at most i right: add up, from 0 to i.": (
+            lambda p, n, k: mean(_exceeded(_exactly(p, n), k))
+        ),
+    },
+)
+def promise(p: float, n: int, k: int) -> float:
+    return mean(_exceeded(accumulate(_exactly(p, n)), k))
 
 
 def _trials() -> list[tuple[Tensor, int]]:
@@ -195,7 +262,7 @@ lines(
     {
         "the parameters": True,
         "the optimiser's running means of the gradients": True,
-        "how many epochs are done, which decides the order of the next samples": True,
+        "how many epochs are done, which orders the samples": True,
         "the best parameters so far and their validation loss": True,
         "the gradients of the last step": False,
         "the predictions for the validation data": False,
