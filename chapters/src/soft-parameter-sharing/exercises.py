@@ -37,7 +37,7 @@ lines(
 lines(
     "tether-limits",
     {
-        "the solution at the best λ, tasks alike, labels noisy": "between",
+        "the solution at the best λ, tasks unequal, labels noisy": "between",
         "the solution at the best λ, labels without noise": "separate",
         "the best λ, with four times the labels": "down",
         "the best λ, with noisier labels": "up",
@@ -164,6 +164,11 @@ def tethered_rules(xs: list[Tensor], ys: list[Tensor], strength: float) -> Tenso
                 best_strength(rules, noise, samples) * len(rules) / (len(rules) - 1)
             )
         ),
+        "The noise of the deviations is v (T − 1)/T; v/2 is that of two tasks.": (
+            lambda rules, noise, samples: (
+                best_strength(rules, noise, samples) * len(rules) / (len(rules) - 1) / 2
+            )
+        ),
         "The noise is a standard deviation; v holds its square.": (
             lambda rules, noise, samples: best_strength(rules, noise**0.5, samples)
         ),
@@ -201,6 +206,11 @@ def _kept(rho: float, v: float) -> float:
     return sum(v / 2 * signal / (v / 2 + signal) for signal in signals)
 
 
+def _tethered(rho: float, v: float) -> float:
+    """The error of the deviations with the best tether, and no ridge."""
+    return v / 2 * (1 - rho) / (v + 1 - rho)
+
+
 @function(
     "what-was-shared",
     inputs=lambda: [
@@ -220,6 +230,9 @@ def _kept(rho: float, v: float) -> float:
         "ridge's.": lambda rho, v: _kept(max(rho, 0), v),
         "You compare with working alone. The control is the ridge, v/(1 + v).": (
             lambda rho, v: v - _kept(max(rho, 0), v)
+        ),
+        "That is the tether without a ridge. Give it one.": lambda rho, v: (
+            0.0 if rho <= 0 else v / (1 + v) - v / 2 - _tethered(rho, v)
         ),
         "Each of the two parts has half of the noise, v/2.": lambda rho, v: (
             0.0
@@ -269,6 +282,9 @@ def _charged(trunks: list[list[Tensor]], of: Callable[[Tensor], Tensor]) -> Tens
     mistakes={
         "Where is the gradient? Training has to move the trunks.": (
             lambda trunks, strength: penalty(trunks, strength).detach()
+        ),
+        "Distances between all pairs of trunks add up to T times too much.": (
+            lambda trunks, strength: len(trunks) * penalty(trunks, strength)
         ),
         "Squared distances are added up here, not averaged.": (
             lambda trunks, strength: (
