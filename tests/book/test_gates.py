@@ -115,7 +115,7 @@ def test_a_lesson_depends_on_its_own_folder_and_on_none_of_its_words(
         path.write_text(text.replace(old, new), encoding="utf-8")
 
     before, library = prints(), book.fingerprint()
-    change("lesson.md", "## Learning by heart", "## By heart")
+    change("lesson.md", "## Try it yourself", "## Your own")
     assert prints() == before
     for file, old, new in (
         ("exercises.py", "Round up", "Round upwards"),

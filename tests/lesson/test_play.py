@@ -342,7 +342,9 @@ def test_widgets_press_type_slide_and_stop(reader) -> None:
         while True:
             yield 0.5, rate
 
-    asyncio.run(kernel())
+    # in a thread: a browser that an earlier test opened has a loop running in this one
+    with ThreadPoolExecutor() as elsewhere:
+        elsewhere.submit(asyncio.run, kernel()).result()
 
 
 def test_colab_gets_the_browsers_own_controls(reader, browser, monkeypatch) -> None:
