@@ -121,7 +121,7 @@ def export(model: TaskModel, example: Batch, path: str | os.PathLike[str]) -> Pa
         OSError: where the file cannot be written.
     """
     given = {"model": model, "example": example, "path": path}
-    kinds = {"model": TaskModel, "example": Batch, "path": str | os.PathLike}
+    kinds = {"model": torch.nn.Module, "example": Batch, "path": str | os.PathLike}
     for name, kind in kinds.items():
         if not isinstance(given[name], kind):
             raise TypeError(

@@ -8,6 +8,7 @@ import math
 import random
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
