@@ -8,12 +8,18 @@ from html.parser import HTMLParser
 import pytest
 
 from mtmm_lib.lesson import book
+from tools.lesson import source
 from tools.project import CHAPTERS, lessons, repository
 
 PAGES = [f"chapters/{lesson.name}.html" for lesson in lessons()]
 EXPLORED = ["index.html", *PAGES]
 
 every_chapter = pytest.mark.parametrize("name", PAGES)
+
+
+def lesson_of(page):
+    """The lesson that a page shows."""
+    return lessons()[PAGES.index(page)]
 
 
 SILENT = (
@@ -132,7 +138,7 @@ def test_the_quiz_answers(visit, name):
 def test_solutions_unfold(visit, name):
     page = visit().open(name)
     solutions = page.locator("div.solution")
-    assert 4 <= solutions.count() <= 6
+    assert solutions.count() == len(source(lesson_of(name)).exercises)
     for index in range(solutions.count()):
         solution = solutions.nth(index)
         body = solution.locator("> .section, > section, > .solution-content").first
@@ -240,8 +246,11 @@ def test_links_lead_somewhere(site, pages):
             path, _, place = link.partition("#")
             target = (site / name).parent / path.split("?")[0] if path else site / name
             other = texts.get(os.path.relpath(target, site).replace(os.sep, "/"), "")
+            # where a module's first page is its package's, the way back from its code
+            # names the package: it leads to the page, not to the place
+            loose = name.startswith("_modules/")
             if not target.exists() or (
-                place and other and f'id="{place}"' not in other
+                place and other and not loose and f'id="{place}"' not in other
             ):
                 broken.append(f"{name}: {link}")
     assert broken == []

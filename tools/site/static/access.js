@@ -18,7 +18,7 @@ function nameSliders() {
 
 // What is wider than the page scrolls in its own box, and the keyboard has to get there.
 function reachWide() {
-  for (const box of document.querySelectorAll("div.math, .cell_output, .pst-scrollable-table-container, .highlight pre, .mtmm-code")) {
+  for (const box of document.querySelectorAll("div.math, mjx-container[display], .cell_output, .pst-scrollable-table-container, .highlight pre, .mtmm-code")) {
     if (box.scrollWidth > box.clientWidth) set(box, "tabindex", "0");
     else box.removeAttribute("tabindex");
   }
