@@ -185,8 +185,8 @@ def claim(
     Raises:
         ClaimError: when the result does not hold.
     """
-    _check(result, supports, verdict, missing)
-    made = Finding(statement, result, supports, verdict, missing, fields)
+    about_it: dict[str, Any] = dict(supports=supports, verdict=verdict, missing=missing)
+    made = finding(statement, result, **about_it, **fields)
     mark, tone = _MARKS[verdict] if result.holds else ("✗", "bad")
     about = f"{supports}, {STATEMENTS[supports]}" if supports else ""
     if not result.holds:

@@ -262,8 +262,8 @@ def test_strange_things_in_the_folder_are_left_alone(place, reader, capsys) -> N
     (place / "of-an-older-book.passed").touch()
     (place / "letter.txt").write_bytes(b"\xff\x00")
     progress.progress()
-    row = f"01  1 of {len(FIRST)}  ✓ which-arrow  ○ {FIRST[1]}"
-    assert FIRST[0] == "which-arrow" and row in capsys.readouterr().out
+    row = "".join(f"  {'✓' if id == 'which-arrow' else '○'} {id}" for id in FIRST)
+    assert f"01  1 of {len(FIRST)}{row}" in capsys.readouterr().out
     (place / "which-arrow.passed").rmdir()
     forget_progress()
     assert marks(place) == {"letter.txt"}
@@ -323,7 +323,7 @@ def test_the_folder_is_the_users_own(monkeypatch, tmp_path) -> None:
 
 def test_every_exercise_has_the_chapter_of_its_source() -> None:
     for chapter, ids in by_lesson().items():
-        assert sorted(ids) == sorted(source(book.lesson(chapter)).exercises)
+        assert ids == list(source(book.lesson(chapter)).exercises)
     assert sum(map(len, by_lesson().values())) == len(exercises.exercises())
 
 

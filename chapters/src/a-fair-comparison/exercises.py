@@ -192,6 +192,39 @@ def _metrics() -> list[tuple[dict[str, float], dict[str, float], dict[str, bool]
     return cases
 
 
+def _drawn_again(scores: list[float], k: int) -> float:
+    """The mean best of k where the same run may be picked twice."""
+    n = len(scores)
+    shares = [(i / n) ** k - ((i - 1) / n) ** k for i in range(1, n + 1)]
+    return sum(p * s for p, s in zip(shares, sorted(scores), strict=True))
+
+
+@function(
+    "best-of-k",
+    inputs=lambda: [
+        ([real(50, 90) for _ in range(n)], k)
+        for n, k in ((5, 2), (8, 3), (6, 1), (4, 4), (7, 5))
+    ],
+    tolerance=1e-5,
+    mistakes={
+        "That is the best of all n runs. With k = 1 the mean has to come out.": (
+            lambda scores, k: max(scores)
+        ),
+        "That is the mean of the k best runs. Asked for is the best of k runs that "
+        "nobody has ranked before they were picked.": (
+            lambda scores, k: fmean(sorted(scores)[-k:])
+        ),
+        "That is the best of the first k runs. Any k of them may be picked.": (
+            lambda scores, k: max(scores[:k])
+        ),
+        "You let the same run be picked twice. Dodge and colleagues do that too; here "
+        "the k runs are different, so that k = n gives the maximum.": _drawn_again,
+    },
+)
+def expected_best(scores: list[float], k: int) -> float:
+    return fmean(max(chosen) for chosen in combinations(scores, k))
+
+
 @function(
     "relative-gain",
     inputs=_metrics,
@@ -243,39 +276,6 @@ def relative_gain(
         (1 if higher else -1) * (results[t] - baseline[t]) / abs(baseline[t])
         for t, higher in higher_is_better.items()
     )
-
-
-def _drawn_again(scores: list[float], k: int) -> float:
-    """The mean best of k where the same run may be picked twice."""
-    n = len(scores)
-    shares = [(i / n) ** k - ((i - 1) / n) ** k for i in range(1, n + 1)]
-    return sum(p * s for p, s in zip(shares, sorted(scores), strict=True))
-
-
-@function(
-    "best-of-k",
-    inputs=lambda: [
-        ([real(50, 90) for _ in range(n)], k)
-        for n, k in ((5, 2), (8, 3), (6, 1), (4, 4), (7, 5))
-    ],
-    tolerance=1e-5,
-    mistakes={
-        "That is the best of all n runs. With k = 1 the mean has to come out.": (
-            lambda scores, k: max(scores)
-        ),
-        "That is the mean of the k best runs. Asked for is the best of k runs that "
-        "nobody has ranked before they were picked.": (
-            lambda scores, k: fmean(sorted(scores)[-k:])
-        ),
-        "That is the best of the first k runs. Any k of them may be picked.": (
-            lambda scores, k: max(scores[:k])
-        ),
-        "You let the same run be picked twice. Dodge and colleagues do that too; here "
-        "the k runs are different, so that k = n gives the maximum.": _drawn_again,
-    },
-)
-def expected_best(scores: list[float], k: int) -> float:
-    return fmean(max(chosen) for chosen in combinations(scores, k))
 
 
 def _pairs(pilot: list[float], effect: float, errors: int = 6) -> float:

@@ -18,29 +18,6 @@ from mtmm_lib.lesson.exercises import (
 )
 
 lines(
-    "which-arrow",
-    {
-        "convolutions instead of an MLP over the pixels": "encoder",
-        "joining the features end to end instead of adding them up": "fusion",
-        "a trunk of its own for every task": "sharing",
-        "an eleventh digit class for 'no digit at all'": "head",
-        "counting the loss of the rate ten times": "balancer",
-    },
-    words=("encoder", "fusion", "sharing", "head", "balancer"),
-    mistakes={
-        "Look again at “{line}”. Fusion joins what comes from several modalities; "
-        "sharing decides what several tasks have in common. Which of the two is at "
-        "stake here?": confused("fusion", "sharing"),
-        "Look again at “{line}”. A head turns a feature into one task's prediction; "
-        "the balancer turns the losses into one update, and no prediction changes "
-        "shape through it.": confused("head", "balancer"),
-        "{wrong} of {lines} are not right yet; begin with “{line}” and follow the "
-        "strip from left to right.": lambda line, given, right: True,
-    },
-)
-
-
-lines(
     "new-numbers",
     {
         "the picture's feature": [2, 0],
@@ -75,6 +52,29 @@ lines(
         "reads what the one before it made.": lambda line, given, right: True,
     },
     others=([2, 0], [1, 2], [-1, 1], [0, 3], [5, 7]),
+)
+
+
+lines(
+    "which-arrow",
+    {
+        "convolutions instead of an MLP over the pixels": "encoder",
+        "joining the features end to end instead of adding them up": "fusion",
+        "a trunk of its own for every task": "sharing",
+        "an eleventh digit class for 'no digit at all'": "head",
+        "counting the loss of the rate ten times": "balancer",
+    },
+    words=("encoder", "fusion", "sharing", "head", "balancer"),
+    mistakes={
+        "Look again at “{line}”. Fusion joins what comes from several modalities; "
+        "sharing decides what several tasks have in common. Which of the two is at "
+        "stake here?": confused("fusion", "sharing"),
+        "Look again at “{line}”. A head turns a feature into one task's prediction; "
+        "the balancer turns the losses into one update, and no prediction changes "
+        "shape through it.": confused("head", "balancer"),
+        "{wrong} of {lines} are not right yet; begin with “{line}” and follow the "
+        "strip from left to right.": lambda line, given, right: True,
+    },
 )
 
 
@@ -138,27 +138,6 @@ def forward(
     heads: Tensor,
 ) -> Tensor:
     return heads @ (trunk @ (see @ picture + hear @ sound)).relu()
-
-
-@function(
-    "count-saving",
-    inputs=lambda: [
-        (whole(1_000, 50_000), [whole(50, 2_000) for _ in range(tasks)])
-        for tasks in (4, 2, 9, 1, 5)
-    ],
-    mistakes={
-        "That is the ratio upside down: put the separate models above the shared "
-        "one.": (lambda body, heads: 1 / saving(body, heads)),
-        "T would be right if heads cost nothing. Either side has one head per task and "
-        "no more, so the ratio is below T: write both counts out first.": (
-            lambda body, heads: len(heads)
-        ),
-        "The shared model has heads too: below the line stands the body and all T "
-        "heads.": lambda body, heads: (len(heads) * body + sum(heads)) / body,
-    },
-)
-def saving(body: int, heads: list[int]) -> float:
-    return (len(heads) * body + sum(heads)) / (body + sum(heads))
 
 
 def _labels() -> list[tuple[Tensor, Tensor]]:
@@ -254,6 +233,27 @@ def _total(z: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
 )
 def fuse(z: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
     return _total(z, present) / sum(present[m][:, None] for m in z)
+
+
+@function(
+    "count-saving",
+    inputs=lambda: [
+        (whole(1_000, 50_000), [whole(50, 2_000) for _ in range(tasks)])
+        for tasks in (4, 2, 9, 1, 5)
+    ],
+    mistakes={
+        "That is the ratio upside down: put the separate models above the shared "
+        "one.": (lambda body, heads: 1 / saving(body, heads)),
+        "T would be right if heads cost nothing. Either side has one head per task and "
+        "no more, so the ratio is below T: write both counts out first.": (
+            lambda body, heads: len(heads)
+        ),
+        "The shared model has heads too: below the line stands the body and all T "
+        "heads.": lambda body, heads: (len(heads) * body + sum(heads)) / body,
+    },
+)
+def saving(body: int, heads: list[int]) -> float:
+    return (len(heads) * body + sum(heads)) / (body + sum(heads))
 
 
 def _runs() -> list[tuple[list[float], list[float]]]:

@@ -31,6 +31,33 @@ lines(
 )
 
 
+lines(
+    "which-control",
+    {
+        "it only brought labels on more clips": "same clips",
+        "it only changed what stands in the batches": "same batches",
+        "it would have helped just as much with slips in common": "same slips",
+        "the harm only came from too little room": "wide",
+    },
+    words=("same batches", "same clips", "same slips", "wide"),
+    mistakes={
+        "“{line}”: with the second loss at zero the batches are the same, and the "
+        "trunk hears nothing of the second task.": lambda line, given, right: (
+            "batches" in line or given == "same batches"
+        ),
+        "“{line}”: take away the labels that only the second task has.": (
+            lambda line, given, right: "labels" in line
+        ),
+        "“{line}”: then it should help when the slips are no longer independent.": (
+            lambda line, given, right: "slips" in line
+        ),
+        "“{line}”: then more room should cure it.": lambda line, given, right: (
+            "room" in line
+        ),
+    },
+)
+
+
 def _slopes(
     x: Tensor, theta: Tensor, heads: Tensor, targets: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -167,33 +194,6 @@ def tasks_needed(D: int, k: int, r: float) -> float:
 )
 def floor(W: Tensor, k: int) -> Tensor:
     return torch.linalg.svdvals(W)[k:].square().sum() / W.shape[1]
-
-
-lines(
-    "which-control",
-    {
-        "it only brought labels on more clips": "same clips",
-        "it only changed what stands in the batches": "same batches",
-        "it would have helped just as much with slips in common": "same slips",
-        "the harm only came from too little room": "wide",
-    },
-    words=("same batches", "same clips", "same slips", "wide"),
-    mistakes={
-        "“{line}”: with the second loss at zero the batches are the same, and the "
-        "trunk hears nothing of the second task.": lambda line, given, right: (
-            "batches" in line or given == "same batches"
-        ),
-        "“{line}”: take away the labels that only the second task has.": (
-            lambda line, given, right: "labels" in line
-        ),
-        "“{line}”: then it should help when the slips are no longer independent.": (
-            lambda line, given, right: "slips" in line
-        ),
-        "“{line}”: then more room should cure it.": lambda line, given, right: (
-            "room" in line
-        ),
-    },
-)
 
 
 @function(

@@ -36,6 +36,30 @@ lines(
     },
 )
 
+
+lines(
+    "what-to-save",
+    {
+        "the parameters": True,
+        "the optimiser's running means of the gradients": True,
+        "how many epochs are done, which orders the samples": True,
+        "the best parameters so far and their validation loss": True,
+        "the gradients of the last step": False,
+        "the predictions for the validation data": False,
+    },
+    words=(True, False),
+    mistakes={
+        "Without “{line}” the run goes on, but it goes elsewhere: at the next step, or "
+        "at the end, something different happens.": (
+            lambda line, given, right: right is True
+        ),
+        "“{line}”: will it be used again, or computed anew before anybody needs it?": (
+            lambda line, given, right: right is False
+        ),
+    },
+)
+
+
 NO_MASK = (
     "Return a bool tensor of the same shape as `groups`, true where a sample is held "
     "out."
@@ -255,26 +279,3 @@ def _kept(chosen: Tensor, judged: Tensor) -> tuple[float, float]:
 )
 def promised_and_kept(right: Tensor, n: int) -> tuple[float, float]:
     return _kept(right[:, :n], right[:, n:])
-
-
-lines(
-    "what-to-save",
-    {
-        "the parameters": True,
-        "the optimiser's running means of the gradients": True,
-        "how many epochs are done, which orders the samples": True,
-        "the best parameters so far and their validation loss": True,
-        "the gradients of the last step": False,
-        "the predictions for the validation data": False,
-    },
-    words=(True, False),
-    mistakes={
-        "Without “{line}” the run goes on, but it goes elsewhere: at the next step, or "
-        "at the end, something different happens.": (
-            lambda line, given, right: right is True
-        ),
-        "“{line}”: will it be used again, or computed anew before anybody needs it?": (
-            lambda line, given, right: right is False
-        ),
-    },
-)

@@ -40,6 +40,18 @@ lines(
 )
 
 
+@function(
+    "count-net",
+    mistakes={
+        "Those are the weights. Each output has a bias, too.": lambda: 20,
+        "That is the first layer alone.": lambda: 16,
+        "That is the second layer alone.": lambda: 10,
+    },
+)
+def _() -> int:
+    return (3 + 1) * 4 + (4 + 1) * 2
+
+
 def _logits() -> list[tuple[Tensor, Tensor]]:
     """Of ordinary size; all near 10,000; some near 10,000, others near −10,000."""
     cases = []
@@ -303,15 +315,3 @@ def _without_steps(model, loss, valid_loss, steps, lr):
 )
 def train_and_keep(model, loss, valid_loss, steps, lr):
     return _by_hand(model, loss, valid_loss, steps, lr)
-
-
-@function(
-    "count-net",
-    mistakes={
-        "Those are the weights. Each output has a bias, too.": lambda: 20,
-        "That is the first layer alone.": lambda: 16,
-        "That is the second layer alone.": lambda: 10,
-    },
-)
-def _() -> int:
-    return (3 + 1) * 4 + (4 + 1) * 2
