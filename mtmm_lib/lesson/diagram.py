@@ -39,7 +39,6 @@ pictures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from math import hypot
 
 from mtmm_lib.lesson import drawing, page, telling
@@ -57,7 +56,6 @@ def diagram(
     parts: Sequence[Part],
     flows: Sequence[Flow],
     tasks: Sequence[str] = (),
-    more: str = "",
 ) -> None:
     """Show a drawn architecture.
 
@@ -67,26 +65,21 @@ def diagram(
         flows: the arrows, in the order in which one tells them.
         tasks: at most three; the first is amber, the second ink, the third grey, and
             their symbols have the indices 1, 2 and 3.
-        more: a sentence that the text alternative has beyond those made from the
-            description.
 
     Raises:
         ValueError: a description that cannot be drawn, with the names of what is wrong.
     """
-    drawn = Drawing(Description(parts, flows, tasks), more)
-    html = (
-        f"<figure>{drawn.html}"
-        f'<figcaption class="mtmm-soft">{escape(caption)}</figcaption></figure>'
-    )
+    drawn = Drawing(Description(parts, flows, tasks))
+    html = page.captioned(drawn.html, caption)
     page.show(html, f"{caption}\n{drawn.words}", classes="mtmm-drawn")
 
 
 class Drawing:
     """Both pictures of a diagram, and its words."""
 
-    def __init__(self, of: Description, more: str = "") -> None:
+    def __init__(self, of: Description) -> None:
         self.of = of
-        self.words = f"{telling.told(of)} {more}".strip()
+        self.words = telling.told(of)
 
     @property
     def html(self) -> str:

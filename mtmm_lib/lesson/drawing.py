@@ -144,7 +144,7 @@ def outline(corners: Sequence[Point], kind: str = "p", radius: float = 7) -> str
     path = ""
     ring = [corners[-1], *corners, corners[0]]
     for before, corner, after in zip(ring, ring[1:], ring[2:], strict=False):
-        entry, leave = (_towards(corner, other, radius) for other in (before, after))
+        entry, leave = (towards(corner, other, radius) for other in (before, after))
         path += (
             f"{'L' if path else 'M'}{entry[0]:.4g} {entry[1]:.4g}"
             f"Q{corner[0]:.4g} {corner[1]:.4g} {leave[0]:.4g} {leave[1]:.4g}"
@@ -171,7 +171,8 @@ def hatching(corners: Sequence[Point]) -> str:
     return f'<path class="ice" d="{path}"/>'
 
 
-def _towards(start: Point, end: Point, distance: float) -> Point:
+def towards(start: Point, end: Point, distance: float) -> Point:
+    """The point so far from the first on the way to the second, half way at most."""
     (x0, y0), (x1, y1) = start, end
     share = min(0.5, distance / (hypot(x1 - x0, y1 - y0) or 1))
     return x0 + share * (x1 - x0), y0 + share * (y1 - y0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import hypot
 
-from mtmm_lib.lesson.drawing import Axes, Curve, Point, symbol_width
+from mtmm_lib.lesson.drawing import Axes, Curve, Point, symbol_width, towards
 from mtmm_lib.lesson.parts import Arrow, Description
 from mtmm_lib.lesson.shapes import CELL, FACTOR, Box, Shape
 
@@ -513,16 +513,10 @@ def _path(corners: Sequence[Point], radius: float) -> list[Curve]:
             hypot(corner[0] - here[0], corner[1] - here[1]) / 2,
             hypot(following[0] - corner[0], following[1] - corner[1]) / 2,
         )
-        entry, leave = _near(corner, here, size), _near(corner, following, size)
+        entry, leave = towards(corner, here, size), towards(corner, following, size)
         curves += [_line(here, entry), (entry, corner, corner, leave)]
         here = leave
     return [*curves, _line(here, corners[-1])]
-
-
-def _near(start: Point, end: Point, distance: float) -> Point:
-    (a, b), (c, d) = start, end
-    share = distance / (hypot(c - a, d - b) or 1)
-    return a + share * (c - a), b + share * (d - b)
 
 
 def _on(curve: Curve, t: float) -> Point:

@@ -46,15 +46,13 @@ def listen(sounds: Mapping[str, bytes], *, alt: str, caption: str = "") -> None:
             f'aria-label="{name}" src="data:audio/wav;base64,'
             f'{base64.b64encode(data).decode()}"></audio></div>'
         )
-    under = (
-        f'<figcaption class="mtmm-soft">{escape(caption)}</figcaption>'
-        if caption
-        else ""
+    shown = (
+        f'<div class="mtmm-sounds">{players}</div>'
+        f'<details class="mtmm-soft"><summary>In words</summary><p>{escape(alt)}</p>'
+        "</details>"
     )
     page.show(
-        f'{page.style("listen")}<figure><div class="mtmm-sounds">{players}</div>'
-        f'{under}<details class="mtmm-soft"><summary>In words</summary>'
-        f"<p>{escape(alt)}</p></details></figure>",
+        f"{page.style('listen')}{page.captioned(shown, caption)}",
         f"{caption or 'Sounds'}: {', '.join(sounds)}. {alt}",
         classes="mtmm-listen",
     )

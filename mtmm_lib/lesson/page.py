@@ -12,6 +12,7 @@ import base64
 import sys
 from collections.abc import Iterator
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -104,6 +105,13 @@ class _Shown:
 def wrap(html: str, classes: str = "") -> str:
     """HTML with the colours and rules that it needs, ready for any page."""
     return f'{_STYLE}<div class="mtmm {classes}">{html}</div>'
+
+
+def captioned(html: str, words: str) -> str:
+    """A figure of HTML with the sentence under it, if there is one."""
+    if words:
+        html += f'<figcaption class="mtmm-soft">{escape(words)}</figcaption>'
+    return f"<figure>{html}</figure>"
 
 
 def show(

@@ -230,10 +230,5 @@ def figure(fig: Figure, alt: str, caption: str = "") -> None:
     """
     picture = pixels(fig, scale=2)
     image = tag(encode(picture, 256), picture.width / 2, alt)
-    text = (
-        f'<figcaption class="mtmm-soft">{escape(caption)}</figcaption>'
-        if caption
-        else ""
-    )
-    html = f"<figure>{image}{text}</figure>"
+    html = page.captioned(image, caption)
     page.show(html, caption or alt, png=printed(picture, 2))

@@ -188,14 +188,14 @@ def test_arrows_end_where_their_parts_are(describe, tall: bool) -> None:
 
 
 def test_the_flow_is_told_in_sentences() -> None:
-    told = Drawing(hard_sharing(), "Both meet.").words
+    told = Drawing(hard_sharing()).words
     assert told == (
         "The sound x (192 numbers) enters the trunk (shared by the digit and the rate; "
         "highlighted), whose output enters the digit’s head and the rate’s head. "
         "The digit’s head gives the digit’s prediction ŷ1, which enters the digit’s "
         "loss ℓ1. The rate’s head gives the rate’s prediction ŷ2, which enters the "
         "rate’s loss ℓ2. The gradient g1 of the digit’s loss flows back to the trunk. "
-        "The gradient g2 of the rate’s loss flows back to the trunk. Both meet."
+        "The gradient g2 of the rate’s loss flows back to the trunk."
     )
     told = Drawing(mixture()).words
     assert "rate’s gate (weights 0.1, 0.3 and 0.6)" in told
